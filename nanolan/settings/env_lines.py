@@ -23,9 +23,33 @@ if TYPE_CHECKING:
     from dotenv.parser import Binding
 
 MOST_BYTES = 256 << 10
-LIMIT = "SPEND_LIMIT"  # ignoring this one costs the most: more misspellings of it are recognised
-AROUND_LIMIT = {"NANOLAN", "ENV", "MY", "MAX", "RUN", "USD", "DOLLARS", "CENTS"}
-ALSO_LIMIT = {"SPEND_MAX", "MAX_SPEND", "SPEND_CAP", "SPENDING_CAP", "MAX_SPENDING"}
+# Ignoring a limit costs money, so more misspellings of one are recognised: its words in any order, with words around them
+LIMITS = {
+    "SPEND_LIMIT": (
+        "SPEND LIMIT",
+        "SPENDLIMIT",
+        "SPENDING LIMIT",
+        "MAX SPEND LIMIT",
+        "TOTAL SPEND LIMIT",
+        "SPEND MAX",
+        "MAX SPENDING",
+        "SPEND CAP",
+        "SPENDING CAP",
+        "MAX COST",
+        "MAX TOTAL COST",
+        "COST LIMIT",
+        "COST CAP",
+        "MAX BUDGET",
+        "BUDGET LIMIT",
+    ),
+    "MAX_PRICE": ("MAX PRICE", "MAXPRICE"),
+    "MAX_TOTAL": ("MAX TOTAL", "MAXTOTAL"),
+    "MAX_DURATION": ("MAX DURATION", "MAXDURATION"),
+    "PROBATION_USD": ("PROBATION", "PROBATION LIMIT"),
+}
+CURRENCY = {"USD", "EUR", "EURO", "EUROS", "DOLLAR", "DOLLARS", "CENT", "CENTS"}
+TIME = {"HOUR", "HOURS", "HOURLY", "MINUTES", "SECONDS", "H", "S"}
+AROUND_LIMIT = {"NANOLAN", "ENV", "MY", "RUN", "PER", "DEFAULT", *CURRENCY, *TIME}
 ALIKE = 0.85  # difflib ratio: one letter wrong, missing, too many or out of place
 MUCH_ALIKE = 0.94  # the same for a name that contains a setting's name
 OTHERS = {"NUM_CPUS", "GH_TOKEN"}  # similar to a setting, but another tool's variable
@@ -103,14 +127,27 @@ def nearest(name: str, names: Collection[str]) -> str:
     joined = {n.replace("_", ""): n for n in names}
     if same := joined.get(plain.replace("_", "")):
         return same
-    words = set(plain.split("_")) - AROUND_LIMIT  # SPEND_LIMIT_USD
-    if LIMIT in names and (plain in ALSO_LIMIT or words == set(LIMIT.split("_"))):
-        return LIMIT
+    if (limit := _limit_meant(plain)) in names:
+        return limit
     longer = [
         n for n in names if plain.startswith(f"{n}_") or plain.endswith(f"_{n}")
     ]  # AWS_REGION, HF_TOKEN_OLD
     close = difflib.get_close_matches(plain, names, 1, MUCH_ALIKE if longer else ALIKE)
     return close[0] if close and close[0] not in longer else ""
+
+
+def _limit_meant(plain: str) -> str:
+    """The limit that a name means which has other words for it, or its unit: COST_LIMIT, MAX_PRICE_PER_HOUR; or ""."""
+    words = plain.split("_")
+    core = [word for word in words if word not in AROUND_LIMIT]
+    if core == ["BUDGET"] and {"NANOLAN", *CURRENCY} & set(words):  # BUDGET alone is anybody's
+        return "SPEND_LIMIT"
+    for limit, forms in LIMITS.items():
+        if any(set(core) == set(form.split()) for form in forms):
+            return limit
+    if core == words or len(core) < 2:
+        return ""
+    return next(iter(difflib.get_close_matches("_".join(core), LIMITS, 1, ALIKE)), "")
 
 
 # -------------------------------------------------------------- the file
@@ -164,7 +201,10 @@ def _problem(line: Line, names: Collection[str]) -> str:
 
 def _swallowed(line: Line, names: Collection[str]) -> str:
     """A setting that is assigned later on the same line, or on a line that an open quote made part of this value."""
-    words = re.findall(r"\s([A-Z][A-Z0-9_-]*)\s*=", line.unquoted)
+    value = (line.value or "") if line.unquoted else ""  # without a comment behind it
+    words = re.findall(r"\s([A-Z][A-Z0-9_-]*)\s*=", value)
+    others = re.findall(r"(?:;|,|&&|\|\|)(?:export\s+)?([A-Z][A-Z0-9_-]*)\s*=", value)
+    words += [word for word in others if word in LIMITS or nearest(word, LIMITS)]
     words += re.findall(r"\n\s*(?:export\s+)?([A-Z][A-Z0-9_-]*)\s*=", line.value or "")
     return next((word for word in words if word in names or nearest(word, names)), "")
 

@@ -14,7 +14,7 @@ from typing import Any
 from nanolan.errors import UsageProblem
 from nanolan.money import parse_limit
 from nanolan.redact import Secret
-from nanolan.settings.env_lines import LIMIT, EnvFile, nearest, read_env
+from nanolan.settings.env_lines import LIMITS, EnvFile, nearest, read_env
 from nanolan.settings.settings import FIELDS, OWN_TRAINER, TABLE, Settings
 from nanolan.settings.values import is_url
 
@@ -143,11 +143,11 @@ def _env_file(path: Path | None) -> EnvFile:
 
 
 def _misspelt(environ: Mapping[str, str]) -> list[str]:
-    """Messages for variables that look like a misspelt SPEND_LIMIT: ignoring one would cost money."""
+    """Messages for variables that look like a misspelt limit: ignoring one would cost money."""
     return [
-        f"{name} (environment): not a setting; the setting is called {LIMIT}"
+        f"{name} (environment): not a setting; the setting is called {near}"
         for name in environ
-        if nearest(name, [LIMIT]) == LIMIT
+        if name not in FIELDS and (near := nearest(name, LIMITS))
     ]
 
 

@@ -312,15 +312,6 @@ def test_a_missing_file_and_the_null_device_set_nothing(tmp_path: Path) -> None:
         assert read_env(path, FIELDS).values == {}
 
 
-@pytest.mark.parametrize("name", ["spend_limit", "SPENDLIMIT", "SPEND_LIMT", "SPEND_LIMIT_USD"])
-def test_a_misspelt_limit_in_the_environment_is_refused_too(name: str) -> None:
-    with pytest.raises(
-        UsageProblem,
-        match=rf"^{name} \(environment\): not a setting; the setting is called SPEND_LIMIT",
-    ):
-        load_settings({}, {name: "40", "region": "x", "AWS_SPEND_LIMIT": "1"})
-
-
 @given(st.text(max_size=60), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_a_line_before_the_limit_changes_it_only_with_an_error(
     tmp_path_factory: pytest.TempPathFactory, before: str, end: str
