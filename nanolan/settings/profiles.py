@@ -41,10 +41,15 @@ def profile_words(path: Path, name: str) -> dict[str, str]:
         raise UsageProblem(
             f"{path}: {name[:40]} is not a table: write [{name[:40]}] above its settings"
         )
-    return {
-        _checked(key, f"{path} [{name}]"): _text(key, value, f"{path} [{name}]")
-        for key, value in table.items()
-    }
+    where, found = f"{path} [{name}]", dict[str, str]()
+    for key, value in table.items():
+        word = _checked(key, where)
+        if word in found:  # which of two limits was meant?
+            raise UsageProblem(
+                f"{where}: {word} is given twice, once as {word.replace('-', '_')}; remove one of the two"
+            )
+        found[word] = _text(key, value, where)
+    return found
 
 
 def _tables(path: Path) -> Mapping[str, Any]:
