@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanolan.cli.help import HELP_ALL_OPTION, TOO_MANY, GroupedHelp
-from nanolan.cli.words import TRAIN_OPTIONS, flag_word, joined_train_words, value_after
+from nanolan.cli.words import OFF, TRAIN_OPTIONS, flag_word, joined_train_words, value_after
 from nanolan.redact import redact_stream, short
 from nanolan.settings.invoked import as_invoked, invoked
 
@@ -55,14 +55,13 @@ class KeyValueCommand(GroupedHelp):
             rest = super().parse_args(ctx, [*flags])
         except click.NoSuchOption as e:
             raise self._unknown(ctx, e.option_name, value_after(e.option_name, flags)) from None
+        ctx.params |= dict.fromkeys(ctx.meta.get(OFF, ()), "no")
         if rest and not takes_any and not ctx.resilient_parsing:
             raise self._stray(ctx, rest)
         return rest
 
     def _flags(self, ctx: click.Context, args: list[str]) -> list[str]:
-        known = {
-            n.lstrip("-"): p for p in self.get_params(ctx) for n in p.opts if n.startswith("--")
-        }
+        known = self._options(ctx)
         args = joined_train_words(args, ctx) if TRAIN_OPTIONS in known else args
         args = _with_profile(args, known) if PROFILE in known else args
         out: list[str] = []
@@ -70,7 +69,7 @@ class KeyValueCommand(GroupedHelp):
         for i, arg in enumerate(args):
             if arg == "--":
                 return out + args[i:]
-            word = not arg.startswith("-") and "=" in arg and not self._is_value(known, args, i)
+            word = not arg.startswith("-") and "=" in arg and not _is_value(known, args, i)
             key = arg.lstrip("-").partition("=")[0].replace("_", "-")
             if word and key not in known:
                 raise self._unknown(ctx, *arg.partition("=")[::2])
@@ -79,8 +78,8 @@ class KeyValueCommand(GroupedHelp):
                     raise click.UsageError(f"{key} is given twice", ctx)
                 seen.add(key)
                 ctx.meta.setdefault(TYPED, {})[key.replace("-", "_")] = arg.partition("=")[0]
-            if word and getattr(known[key], "is_flag", False):
-                out += flag_word(key, arg.partition("=")[2], ctx)
+            if word and known[key].is_flag:
+                out += flag_word(key, arg.partition("=")[2], known[key], ctx)
             elif word:
                 out.append(f"--{key}={arg.partition('=')[2]}")
             else:
@@ -90,15 +89,6 @@ class KeyValueCommand(GroupedHelp):
                     else arg
                 )
         return out
-
-    @staticmethod
-    def _is_value(known: dict[str, Any], args: list[str], i: int) -> bool:
-        """True when the previous word is an option that still needs its value."""
-        before = args[i - 1] if i else ""
-        option = (
-            known.get(before.lstrip("-").replace("_", "-")) if before.startswith("--") else None
-        )
-        return option is not None and "=" not in before and not option.is_flag
 
     def _unknown(self, ctx: click.Context, typed: str, value: str = "") -> click.UsageError:
         """The error for an option that there is not, with the one that was probably meant."""
@@ -138,13 +128,20 @@ class KeyValueCommand(GroupedHelp):
         }
 
 
+def _is_value(known: Mapping[str, click.Option], args: list[str], i: int) -> bool:
+    """True when the previous word is an option that still needs its value."""
+    before = args[i - 1] if i else ""
+    option = known.get(before.lstrip("-").replace("_", "-")) if before.startswith("--") else None
+    return option is not None and "=" not in before and not option.is_flag
+
+
 def _key(arg: str) -> str:
     """The setting that a word or a flag gives; "" for a value, which may be any text."""
     given = arg.startswith("--") or "=" in arg and not arg.startswith("-")
     return arg.lstrip("-").partition("=")[0].replace("_", "-") if given else ""
 
 
-def _with_profile(args: list[str], known: Collection[str]) -> list[str]:
+def _with_profile(args: list[str], known: Mapping[str, click.Option]) -> list[str]:
     """The words, and in front those of the profile that they name, but for settings that are typed or not this command's."""
     end = args.index("--") if "--" in args else len(args)
     keys = [_key(a) for a in args[:end]]

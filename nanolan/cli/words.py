@@ -24,8 +24,12 @@ def joined_train_words(args: list[str], ctx: click.Context) -> list[str]:
     return [f"{TRAIN_OPTIONS}={joined}", *rest, *args[end:]] if own else args
 
 
-def flag_word(key: str, value: str, ctx: click.Context) -> list[str]:
-    """A flag that is given as a word: yes=1 or yes=no."""
+OFF = "nanolan.off"  # in the context: the flags of settings that were typed as no
+
+
+def flag_word(key: str, value: str, option: click.Option, ctx: click.Context) -> list[str]:
+    """A flag that is given as a word: yes=1 or yes=no. click has no word for the no of a setting, which must win over the
+    environment: it is noted in the context."""
     yes = {
         "": True,
         "1": True,
@@ -39,7 +43,11 @@ def flag_word(key: str, value: str, ctx: click.Context) -> list[str]:
     }
     if value.lower() not in yes:
         raise click.UsageError(f"{key}={value[:40]!r}: expected yes or no", ctx)
-    return [f"--{key}"] if yes[value.lower()] else []
+    if yes[value.lower()]:
+        return [f"--{key}"]
+    if option.flag_value == "yes":
+        ctx.meta.setdefault(OFF, []).append(option.name)
+    return []
 
 
 def value_after(option: str, words: list[str]) -> str:

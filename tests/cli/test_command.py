@@ -61,6 +61,34 @@ def test_words_and_options_are_the_same(args: list[str], given: dict[str, Any]) 
     assert ast.literal_eval(call(*args).output) == given
 
 
+@click.command(cls=KeyValueCommand)
+@setting_options("humaneval", "no_identity")
+def flags_only(**given: Any) -> None:
+    s = settings_from(given)
+    click.echo(repr((s.humaneval, s.no_identity)))
+
+
+@pytest.mark.parametrize(
+    "args, environ, want",
+    [
+        ([], {"HUMANEVAL": "yes", "NO_IDENTITY": "yes"}, (True, True)),
+        (["humaneval=no"], {"HUMANEVAL": "yes"}, (False, False)),
+        (["no-identity=no"], {"NO_IDENTITY": "yes"}, (False, False)),
+        (["no_identity=off"], {"NO_IDENTITY": "yes"}, (False, False)),
+        (["humaneval=false"], {"HUMANEVAL": "1", "NO_IDENTITY": "1"}, (False, True)),
+        (["humaneval=yes"], {"HUMANEVAL": "no"}, (True, False)),
+        (["--humaneval"], {}, (True, False)),
+    ],
+    ids=str,
+)
+def test_a_typed_no_wins_over_the_environment(
+    tmp_path: Path, args: list[str], environ: dict[str, str], want: tuple[bool, bool]
+) -> None:
+    env = {"NANOLAN_ENV_FILE": os.devnull, "HUMANEVAL": None, "NO_IDENTITY": None, **environ}
+    done = CliRunner().invoke(flags_only, args, env=env, prog_name="launch")
+    assert ast.literal_eval(done.output) == want
+
+
 @pytest.mark.parametrize(
     "args, hint",
     [
