@@ -144,7 +144,7 @@ def _key(arg: str) -> str:
 def _with_profile(args: list[str], known: Mapping[str, click.Option]) -> list[str]:
     """The words, and in front those of the profile that they name, but for settings that are typed or not this command's."""
     end = args.index("--") if "--" in args else len(args)
-    keys = [_key(a) for a in args[:end]]
+    keys = ["" if _is_value(known, args, i) else _key(args[i]) for i in range(end)]
     if PROFILE not in keys:
         return args
     from nanolan.errors import UsageProblem

@@ -51,6 +51,8 @@ def test_a_profile_is_the_words_that_one_would_type(tmp_path: Path) -> None:
         ("[a]\n[b]\n", "it has a, b"),
         ("", "it has none"),
         ("cheap-sft = 3\n", "is not a table"),
+        ("[cheap-sft]\nspend-limit = 40\nspend_limit = 150\n", "spend-limit is given twice"),
+        ("[cheap-sft]\nno_identity = true\nno-identity = true\n", "no-identity is given twice"),
         ("[cheap-sft]\nspend-limt = 3\n", "did you mean spend-limit"),
         ("[cheap-sft]\nqqqq = 3\n", "no setting called 'qqqq'"),
         ("[cheap-sft]\nhf-token = 'x'\n", "put HF_TOKEN into .env"),
@@ -77,7 +79,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @click.command(cls=KeyValueCommand)
 @profile_option
-@setting_options("phase", "gpu", "spend_limit", "run_name", "no_identity")
+@setting_options("phase", "gpu", "spend_limit", "run_name", "no_identity", "humaneval")
 def command(**flags: str | None) -> None:
     click.echo(json.dumps({k: v for k, v in flags.items() if v is not None}))
 
@@ -93,6 +95,11 @@ def command(**flags: str | None) -> None:
             {"phase": "sft", "gpu": "A100", "spend_limit": "40"},
         ),
         (["--run-name", "profile"], {"run_name": "profile"}),
+        (["--run-name", "profile=cheap-sft"], {"run_name": "profile=cheap-sft"}),
+        (
+            ["profile=cheap-sft", "--run-name", "spend-limit=9"],
+            {"phase": "sft", "gpu": "H100:8", "spend_limit": "40", "run_name": "spend-limit=9"},
+        ),
     ],
 )
 def test_what_is_typed_wins_and_settings_of_other_commands_are_left_out(
@@ -100,7 +107,7 @@ def test_what_is_typed_wins_and_settings_of_other_commands_are_left_out(
 ) -> None:
     file(tmp_path, GOOD)
     done = CliRunner().invoke(command, words, env={"NANOLAN_ENV_FILE": str(tmp_path / ".env")})
-    seen = given | ({"no_identity": "yes"} if "phase" in given else {})
+    seen = given | ({"no_identity": "yes", "humaneval": "no"} if "phase" in given else {})
     assert done.exit_code == 0 and json.loads(done.stdout) == seen, done.output
 
 
