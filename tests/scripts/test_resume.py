@@ -349,3 +349,14 @@ def test_the_limits_of_the_launch_hold_for_its_next_attempt(world: World) -> Non
     assert old.limits and old.limits.max_price == 4000
     dearer = resume(world, "--dry-run", "max-price=30")
     assert dearer.returncode == 3 and "above max-price ($30.00/h)" in dearer.stderr
+
+
+def test_a_run_that_stopped_at_its_gate_goes_on_only_with_another_one(world: World) -> None:
+    old = ended(world, phase="mid+sft", gate="val_bpb<0.5")
+    result(world.hub, old, "mid", extra={"val_bpb": 0.9})
+    before = creates(world.cloud)
+    done = resume(world, "--yes")
+    assert done.returncode == 4 and creates(world.cloud) == before
+    assert f"just resume {old.run_id} 'gate=val_bpb<0.901'" in done.stderr
+    for word in ("gate=val_bpb<0.901", "gate=none"):
+        assert resume(world, "--dry-run", word).returncode == 0
