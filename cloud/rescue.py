@@ -51,6 +51,7 @@ PROBE_S, LINES = 8, 500
 # for the provider to say what time it is, where a clock here says that all is over
 DOUBT_S = 10 * 60
 POWER_OFF_S = 15 * 60  # after this long of deleting in vain, past the provider's own limit
+POWER_OFF_WAIT_S = 60  # for systemctl
 JOB = "NANOLAN_JOB"
 NOTE = "[a secret stood here and was masked]"  # of nanolan/redact.py, in the log
 TROUBLE = (OSError, ValueError, http.client.HTTPException)  # URLError and HTTPError are OSErrors
@@ -443,14 +444,14 @@ def noted_id() -> list[str]:
 
 def power_off() -> None:
     """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
-    say("not deleted, and the provider's limit has passed: powering off")
-    if os.environ.get("BOX_ROOT"):
-        return
-    try:
-        os.spawnvp(os.P_NOWAIT, "systemctl", ["systemctl", "poweroff"])  # noqa: S606
-    except Exception:  # no memory for another process: by the kernel itself
-        with contextlib.suppress(OSError):
-            Path("/proc/sysrq-trigger").write_text("o")
+    say("this machine still runs past its limit: powering off")
+    root = os.environ.get("BOX_ROOT", "")  # a rehearsal touches nothing outside it
+    command = [f"{root}/usr/bin/systemctl" if root else "systemctl", "poweroff"]
+    with contextlib.suppress(Exception):  # no such program, no memory for one, or it hangs
+        if subprocess.Popen(command, stdin=subprocess.DEVNULL).wait(POWER_OFF_WAIT_S) == 0:
+            return
+    with contextlib.suppress(OSError):  # by the kernel itself
+        Path(f"{root}/proc/sysrq-trigger").write_text("o")
 
 
 def deadline(first: float) -> float:

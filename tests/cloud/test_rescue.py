@@ -97,7 +97,7 @@ def test_giving_up_uploads_the_masked_log_and_a_receipt_and_deletes_the_machine(
     box.cloud.switch("delete_ignored", 1)  # answers 200, and the machine stays
     box.hub.fault(r"POST .*/commit/", status=503)
     assert rescue(box, "fail", f"it broke near {TOKEN}") == 0
-    assert box.deleted and calls(box, "/delete") == 3 and other.status == "active"
+    assert box.deleted and calls(box, "/delete") >= 3 and other.status == "active"
     log = box.uploaded_log("error")
     assert log.startswith("boot: started\nwith *** and ***\n")
     receipt = box.receipt()
