@@ -27,7 +27,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ REFUSED_S = {False: 60, True: 2}
 CALL_S, FETCH_S = 120, 300  # one request with its whole answer; the same for the code bundle
 MOST_BYTES = 256 << 20  # of an answer
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30
+# after a deletion that was seen, until the next look; True: in a rehearsal
+AGAIN_S = {False: 180, True: 0.5}
 HEAD_BYTES, TAIL_BYTES = 500_000, 4_500_000  # of a log that is longer
 PROBES = {
     "gpus": ["nvidia-smi"],
@@ -368,14 +370,15 @@ def attempt(plan: dict[str, Any]) -> int:
     return max(int(plan.get("attempt", 1)), int(os.environ.get("NANOLAN_ATTEMPT") or 1))
 
 
-def is_this(plan: dict[str, Any], instance: Any) -> bool:
-    """Whether a listed instance is this very machine: an earlier or later one of the same run is not."""
+def is_this(plan: dict[str, Any], instance: Any, ids: Container[str] = ()) -> bool:
+    """Whether a listed instance is this very machine, by its id, name or tags: an earlier or later one of the same run is not."""
     if not isinstance(instance, dict):
         return False
     tags = instance.get("tags")
     wanted = {f"nanolan-run={plan['run_id']}", f"nanolan-attempt={attempt(plan)}"}
     return (
-        instance.get("name") == instance_name(plan)
+        str(instance.get("id")) in ids
+        or instance.get("name") == instance_name(plan)
         or isinstance(tags, list)
         and all(t in tags for t in wanted)
     )
@@ -394,43 +397,45 @@ def delete_self(
     ask: Callable[..., bytes] = call,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    rehearsal: bool | None = None,
 ) -> None:
-    """Delete the instance of this run until it is seen to be gone; never gives up, but powers it off after `power_off_s`."""
+    """Delete the instance of this run, and look again until it takes this program with it: while this runs, no answer shows that
+    it is gone, and a deletion may be taken back. Powers it off after `power_off_s`. Returns in a rehearsal only."""
     api, key = plan["shadeform_api"], secrets["SHADEFORM_API_KEY"]
-    seen, wait = False, FIRST_WAIT_S  # a listing may lag: never having been seen is not being gone
-    end = clock() + power_off_s
+    ids: set[str] = set()  # never having been listed is not being gone: a listing may lag
+    rehearsal = bool(os.environ.get("BOX_ROOT")) if rehearsal is None else rehearsal
+    wait, end, looks = FIRST_WAIT_S, clock() + power_off_s, 0
 
-    def delete(instance_id: str) -> str:
+    def delete(instance_id: str) -> int:
         try:
             ask(f"{api}/instances/{quote(instance_id, safe='')}/delete", key=key, body=b"{}")
-            return f"deleting {instance_id}"
+            say(f"deleting {instance_id}")
+            return 200
         except Exception as e:  # whatever was answered, the machine must go
-            return f"delete {instance_id}: {type(e).__name__} {getattr(e, 'code', '')}"
+            say(f"delete {instance_id}: {type(e).__name__} {getattr(e, 'code', '')}")
+            return getattr(e, "code", 0)
 
-    while True:
+    def gone() -> bool:
+        ids.update(noted_id())
+        shown: dict[str, str] = {}
+        try:
+            for i in json.loads(ask(f"{api}/instances", key=key))["instances"]:
+                if is_this(plan, i, ids):
+                    shown[str(i["id"])] = str(i.get("status")).strip().lower()
+            ids.update(shown)
+            listed = bool(ids)
+        except Exception as e:  # no list: then by the ids that are known
+            say(f"delete: {type(e).__name__} {getattr(e, 'code', '')}")
+            listed = False
+        left = {i: delete(i) for i in ids if shown.get(i) not in ("deleting", "deleted")}
+        return listed and all(i not in shown and code == 404 for i, code in left.items())
+
+    while looks < 2 or not rehearsal:
         if clock() > end:
             power_off()
             end = float("inf")
-        try:
-            mine = [
-                i
-                for i in json.loads(ask(f"{api}/instances", key=key))["instances"]
-                if is_this(plan, i)
-            ]
-            seen = seen or bool(mine)
-            if seen and all(
-                str(i.get("status")).strip().lower() in ("deleting", "deleted") for i in mine
-            ):
-                return
-            words = [delete(i["id"]) for i in mine]
-        except Exception as e:  # no list: then by the id that the box program found
-            words = [
-                f"delete: {type(e).__name__} {getattr(e, 'code', '')}",
-                *map(delete, noted_id()),
-            ]
-        for word in words:
-            say(word)
-        sleep(wait)
+        looks = looks + 1 if gone() else 0
+        sleep(AGAIN_S[rehearsal] if looks else wait)
         wait = min(wait * 2, LONGEST_WAIT_S)
 
 
