@@ -334,4 +334,8 @@ SCENARIOS: dict[str, Scenario] = {
     "delete-stuck": Scenario(
         "two deletes answer 200 without effect", before=switched("delete_ignored", 2)
     ),
+    "delete-reverted": Scenario(
+        "the deletion begins and is taken back; the instance, which runs on, deletes itself again",
+        before=switched("deletion_reverted", 0.1),
+    ),
 }

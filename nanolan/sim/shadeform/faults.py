@@ -164,6 +164,7 @@ SWITCHES = {
     "price_rises": "seconds from active until its price triples",
     "limits_dropped": "seconds from active until its limits are dropped without notice",
     "comes_back": "seconds from its end until it is listed and billed again",
+    "deletion_reverted": "seconds from its first delete until it is active again; below 0.2 its programs run on",
     "auto_delete_late": "seconds until info shows the limits",
     "auto_delete_stored_as": "the limits that create stores in place of those sent",
     "tags_not_stored": "info and list show no tags",

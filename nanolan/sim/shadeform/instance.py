@@ -156,6 +156,9 @@ class Instance:
         if now >= self.active_at + self.behavior.get("limits_dropped", NEVER):
             del self.behavior["limits_dropped"]
             self.spec.pop("auto_delete", None)
+        if now >= self.deleting_at + self.behavior.get("deletion_reverted", NEVER):
+            del self.behavior["deletion_reverted"]
+            self.deleting_at = NEVER
         if self.status_at(
             now
         ) == "deleted" and now >= self.ends_at + self.delays.deleting_s + self.behavior.get(

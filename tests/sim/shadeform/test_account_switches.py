@@ -106,6 +106,21 @@ def test_ignored_deletes_answer_like_effective_ones(account):
         assert info(account, box)["status"] == expected
 
 
+def test_a_deletion_can_be_taken_back_once(account, clock):
+    account.switches.set("deletion_reverted", 0.1)
+    box = create(account)
+    clock.t += 60
+    account.delete(box)
+    assert info(account, box)["status"] == "deleting"
+    clock.t += 0.15
+    account.enforce()
+    assert info(account, box)["status"] == "active"
+    account.delete(box)
+    clock.t += 60
+    account.enforce()
+    assert ids(account) == []
+
+
 def test_limits_can_get_lost_on_create_and_on_update(account):
     account.switches.set("auto_delete_not_stored", 2)
     limits = {"auto_delete": {"spend_threshold": "9"}}
