@@ -1,4 +1,4 @@
-"""Deletes this instance and polls until it is gone; without a key on it, waits to be deleted by `just guard` or the provider."""
+"""Deletes this instance, again and again while it runs; without a key on it, waits for `just guard` or the provider to do so."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from nanolan.shadeform.lifecycle import delete_and_confirm
 from nanolan.times import parse_time
 
 RETRY_DELETE_S = 60.0
+# After a deletion that was confirmed, until the next look; True: in a rehearsal
+AGAIN_S = {False: 180.0, True: 0.5}
 POWER_OFF_S = 60.0
 
 
@@ -56,20 +58,31 @@ def proven_phases(warrant: Proven) -> set[str]:
     return {p.manifest.phase for p in warrant.proofs if p.manifest.final}
 
 
-def delete(box: BoxRun, warrant: Warrant) -> None:
-    """Delete this instance and poll until it is gone: every few seconds for 15 minutes, then slower. Past its deadline it is also
-    powered off."""
+def delete(box: BoxRun, warrant: Warrant, rehearsal: bool | None = None) -> None:
+    """Delete this instance, and look again until it takes this program with it. Past its deadline it is also powered off.
+
+    While this program runs, no answer shows that the instance is gone, and a provider may take a deletion back. In a rehearsal
+    the instance is a process: there two confirmations in a row will do, and this returns.
+    """
     say(f"deleting this instance: {accepted(box, warrant)}")
-    while True:
-        try:
-            gone = delete_and_confirm(box.api, box.me, clock=box.deps.clock)
-            say(f"deleted; Shadeform shows: {gone.seen}")
-            return
-        except Exception as e:  # the instance must be deleted, whatever was answered
-            say(f"{type(e).__name__}: {e}")
+    rehearsal = bool(os.environ.get("BOX_ROOT")) if rehearsal is None else rehearsal
+    confirmed = 0
+    while confirmed < 2 or not rehearsal:
+        confirmed = confirmed + 1 if _try_to_delete(box) else 0
         if box.deps.now() > parse_time(box.meter.deadline):
             power_off()
-        box.deps.sleep(RETRY_DELETE_S)
+        box.deps.sleep(AGAIN_S[rehearsal] if confirmed else RETRY_DELETE_S)
+
+
+def _try_to_delete(box: BoxRun) -> bool:
+    """Whether the provider confirms the deletion; asked every few seconds, for 15 minutes at most."""
+    try:
+        gone = delete_and_confirm(box.api, box.me, clock=box.deps.clock)
+    except Exception as e:  # the instance must be deleted, whatever was answered
+        say(f"{type(e).__name__}: {e}")
+        return False
+    say(f"deleted; Shadeform shows: {gone.seen}")
+    return True
 
 
 def wait_to_be_deleted(box: BoxRun, warrant: Warrant) -> None:
@@ -86,17 +99,21 @@ def wait_to_be_deleted(box: BoxRun, warrant: Warrant) -> None:
 def power_off() -> None:
     """Power this machine off. That may not end the bill, but nothing runs any more, and the provider may notice."""
     say(
-        "not deleted, and past the provider's limit: powering off. It may still bill: https://platform.shadeform.ai/instances"
+        "it still runs past the provider's limit: powering off. It may still bill: https://platform.shadeform.ai/instances"
     )
-    if os.environ.get("BOX_ROOT"):
-        return
+    root = os.environ.get("BOX_ROOT", "")  # a rehearsal touches nothing outside it
+    command = [f"{root}/usr/bin/systemctl" if root else "systemctl", "poweroff"]
     try:
-        subprocess.run(["systemctl", "poweroff"], check=True, timeout=POWER_OFF_S)
+        code = subprocess.Popen(command, stdin=subprocess.DEVNULL).wait(POWER_OFF_S)
     except (
         OSError,
         MemoryError,
         subprocess.SubprocessError,
-    ) as e:  # no such program or no memory for it: ask the kernel
-        say(f"systemctl: {e}")
+    ) as e:  # no such program, no memory for it, or it hangs
+        code, problem = -1, str(e)
+    else:
+        problem = f"exit code {code}"
+    if code:
+        say(f"systemctl: {problem}; asking the kernel")
         with contextlib.suppress(OSError):
-            Path("/proc/sysrq-trigger").write_text("o")
+            Path(f"{root}/proc/sysrq-trigger").write_text("o")

@@ -25,6 +25,14 @@ from tests.support.saver_fixtures import machine, on_hub, trained
 SFT = "chatsft_checkpoints/d20"
 
 
+@pytest.fixture(autouse=True)
+def rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """BOX_ROOT: a power-off touches nothing outside it."""
+    root = tmp_path / "machine"
+    monkeypatch.setenv("BOX_ROOT", str(root))
+    return root
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubServer]:
     with HubServer(tmp_path / "hub", tokens=WRITERS) as server:
@@ -33,27 +41,34 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 
 class Api:
-    """An account that answers a delete as told, then with "gone"."""
+    """An account that answers a delete as told, then with "gone". The deletion is taken back before the looks numbered in `back`."""
 
-    def __init__(self, *problems: Exception) -> None:
-        self.problems, self.deleted = list(problems), 0
+    def __init__(self, *problems: Exception, back: tuple[int, ...] = ()) -> None:
+        self.problems, self.deleted, self.back, self.looks = list(problems), 0, back, 0
+        self.status = "active"
 
     def delete(self, instance_id: str) -> None:
+        self.looks += 1
+        if self.looks in self.back:
+            self.status = "active"
         if self.problems:
             raise self.problems.pop(0)
-        self.deleted += 1
+        self.deleted += self.status == "active"
+        self.status = "deleting"
 
     def info(self, instance_id: str) -> Any:
-        return SimpleNamespace(
-            billing=not self.deleted, status="deleted" if self.deleted else "active"
-        )
+        return SimpleNamespace(billing=self.status == "active", status=self.status)
 
     def sleep(self, seconds: float) -> None:
         """At once."""
 
 
-def with_api(box: BoxRun, *problems: Exception) -> Api:
-    api = Api(*problems)
+class Died(BaseException):
+    """The machine was switched off while its program slept."""
+
+
+def with_api(box: BoxRun, *problems: Exception, back: tuple[int, ...] = ()) -> Api:
+    api = Api(*problems, back=back)
     box.api, box.me = api, SimpleNamespace(id="me", hourly_cents=100)  # type: ignore[assignment]
     return api
 
@@ -122,7 +137,7 @@ def test_a_warrant_that_does_not_cover_the_phases_is_refused_and_what_is_whole_i
         "NOT deleting yet: no proof of sft" in said
         and "nothing is left to save (not everything was proven)" in said
     )
-    assert api.deleted == 1, "and it never stays"
+    assert api.deleted, "and it never stays"
 
 
 def test_a_state_on_its_way_is_no_proof_of_its_phase(tmp_path: Path, hub: HubServer) -> None:
@@ -143,7 +158,7 @@ def test_a_refused_warrant_keeps_no_machine_billing(
     m.meter.give_up = lambda: "the money is gone" if trouble == "the Hub refuses" else 1 / 0  # type: ignore[assignment,return-value]
     api = with_api(m)
     delete(m, Proven(()))
-    assert api.deleted == 1 and "used up, sft step 5 is lost" in capsys.readouterr().out
+    assert api.deleted and "used up, sft step 5 is lost" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -177,19 +192,71 @@ def test_whatever_goes_wrong_in_a_deletion_it_is_tried_again(
     m = machine(tmp_path)
     api = with_api(m, problem, problem)
     delete(m, NothingToSave("nan"))
-    assert api.deleted == 1
+    assert api.deleted
+
+
+def dies_after(box: BoxRun, sleeps: int) -> list[float]:
+    """How long the box program slept, each time; the machine dies in the last of these sleeps."""
+    slept: list[float] = []
+    sleep = box.deps.sleep
+
+    def sleep_or_die(seconds: float) -> None:
+        sleep(seconds)
+        slept.append(seconds)
+        if len(slept) == sleeps:
+            raise Died
+
+    object.__setattr__(box.deps, "sleep", sleep_or_die)
+    return slept
+
+
+@pytest.mark.parametrize("back, deletes", [((), 1), ((2,), 2), ((3, 4, 9), 4)], ids=str)
+def test_a_program_that_still_runs_looks_again_and_deletes_what_came_back(
+    tmp_path: Path, back: tuple[int, ...], deletes: int
+) -> None:
+    m = machine(tmp_path)
+    api, slept = with_api(m, back=back), dies_after(m, 12)
+    with pytest.raises(Died):
+        delete(m, NothingToSave("nan"), rehearsal=False)
+    assert (api.deleted, api.looks) == (deletes, 12)
+    assert all(120 <= seconds <= 300 for seconds in slept)
+
+
+def test_a_machine_that_is_called_gone_and_runs_is_powered_off_at_its_date(
+    tmp_path: Path, systemctl: Path
+) -> None:
+    m = machine(tmp_path, life_s=1000)
+    with_api(m)
+    dies_after(m, 5)
+    with pytest.raises(Died):
+        delete(m, NothingToSave("nan"), rehearsal=False)
+    assert not systemctl.exists(), "not before it"
+    dies_after(m, 2)
+    with pytest.raises(Died):
+        delete(m, NothingToSave("nan"), rehearsal=False)
+    assert set(systemctl.read_text().split()) == {"poweroff"}
+
+
+def test_a_rehearsal_ends_with_two_confirmations_in_a_row(tmp_path: Path) -> None:
+    m = machine(tmp_path)
+    api = with_api(m, back=(2,))
+    delete(m, NothingToSave("nan"))
+    assert (api.deleted, api.looks, m.deps.clock()) == (2, 2, 1.0)
+
+
+def stand_in(root: Path, commands: str = "") -> Path:
+    """A systemctl in BOX_ROOT; it notes what it was told in the file that is returned."""
+    told = root / "told"
+    program = root / "usr/bin/systemctl"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\necho "$*" >>{told}\n{commands}\n')
+    program.chmod(0o755)
+    return told
 
 
 @pytest.fixture
-def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in on the only PATH; it notes what it was told."""
-    told = tmp_path / "bin/told"
-    told.parent.mkdir()
-    (told.parent / "systemctl").write_text(f'#!/bin/sh\necho "$*" >>{told}\n')
-    (told.parent / "systemctl").chmod(0o755)
-    monkeypatch.setenv("PATH", str(told.parent))
-    monkeypatch.delenv("BOX_ROOT", raising=False)
-    return told
+def systemctl(rehearsed: Path) -> Path:
+    return stand_in(rehearsed)
 
 
 def test_a_machine_that_cannot_be_deleted_is_powered_off_after_its_date_and_not_before(
@@ -197,8 +264,14 @@ def test_a_machine_that_cannot_be_deleted_is_powered_off_after_its_date_and_not_
 ) -> None:
     m = machine(tmp_path, life_s=150)
     with_api(m, *[OSError("down")] * 4)
-    delete(m, NothingToSave("nan"))
-    assert systemctl.read_text() == "poweroff\n", "tried at 0, 60, 120 and 180 seconds"
+    dies_after(m, 3)
+    with pytest.raises(Died):
+        delete(m, NothingToSave("nan"))
+    assert not systemctl.exists(), "tried at 0, 60 and 120 seconds"
+    with pytest.raises(Died):
+        dies_after(m, 1)
+        delete(m, NothingToSave("nan"))
+    assert systemctl.read_text() == "poweroff\n", "and at 180"
 
 
 def test_a_machine_without_a_key_is_powered_off_at_its_date(
@@ -216,7 +289,24 @@ def test_a_machine_without_a_key_is_powered_off_at_its_date(
     assert systemctl.read_text() == "poweroff\n" and m.deps.now() >= parse_time(m.plan.deadline)
 
 
-def test_a_rehearsal_powers_nothing_off(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BOX_ROOT", "/nowhere")
+@pytest.mark.parametrize("commands", ["exit 1", "kill -9 $$", None])
+def test_what_systemctl_does_not_do_the_kernel_is_asked_for(
+    rehearsed: Path, commands: str | None
+) -> None:
+    if commands:
+        stand_in(rehearsed, commands)
+    trigger = rehearsed / "proc/sysrq-trigger"
+    trigger.parent.mkdir(parents=True)
     power_off()
-    assert not systemctl.exists()
+    assert trigger.read_text() == "o"
+
+
+def test_a_power_off_by_systemctl_leaves_the_kernel_alone(systemctl: Path) -> None:
+    (systemctl.parent / "proc").mkdir()
+    power_off()
+    assert systemctl.exists() and not (systemctl.parent / "proc/sysrq-trigger").exists()
+
+
+def test_a_rehearsal_powers_nothing_off(rehearsed: Path) -> None:
+    power_off()
+    assert not rehearsed.exists()
