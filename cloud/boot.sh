@@ -32,10 +32,11 @@ settle() {   # all that it takes to save and to delete, in folder $1
     mkdir -p "$1" "$RUN" && keep "$1/rescue.py" "$RESCUE" && keep "$1/facts.json" "$FACTS" &&
         keep "$RUN/secrets.json" "$SECRETS" && { [ -s "$1/secrets.json" ] || ln -sfn "$RUN/secrets.json" "$1/secrets.json"; }
 }
-retry() {   # retry SECONDS COMMAND...: until it works, for so long; a rehearsal has less time
-    local end=$((SECONDS + $1 / (${#ROOT} ? 60 : 1))); shift
+retry() {   # retry SECONDS COMMAND...: until it works, for so long, but twice at least; a rehearsal has less time
+    local end=$((SECONDS + $1 / (${#ROOT} ? 60 : 1))) tried=; shift
     until "$@"; do
-        [ "$SECONDS" -lt "$end" ] || return 1
+        [ "$SECONDS" -lt "$end" ] || [ -z "$tried" ] || return 1
+        tried=yes
         say "$STEP: not yet, trying again"; sleep "$PAUSE"
     done
 }

@@ -349,6 +349,15 @@ def test_the_set_up_is_told_the_device_and_tried_again(box: Box) -> None:
     )
 
 
+def test_a_set_up_whose_first_try_fails_after_its_time_is_tried_once_more(box: Box) -> None:
+    slow = (  # a rehearsal has 2 s for it
+        "[ -e tried ] || { touch tried; sleep 3.5; echo too slow; exit 1; }\n"
+        + CODE["scripts/setup.sh"]
+    )
+    assert boot(box, script_of(bundle(box, scripts_setup=slow))) == 0
+    assert "too slow" in box.log() and "BOX PROGRAM" in box.log() and not box.deleted
+
+
 def test_a_plan_that_another_has_changed_in_the_run_folder_is_not_run(box: Box) -> None:
     script = script_of(bundle(box))
     box.hub.put(
