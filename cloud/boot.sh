@@ -61,15 +61,19 @@ if [ -d "$ROOT/run/systemd/system" ] && [ -z "${NANOLAN_UNIT:-}" ] && [ -r "$0" 
 fi
 
 STEP="find $MIN_FREE_GB GB of free disk"
+usable() {   # whether files can be written there, and run: torch.compile does so
+    local file; file=$(mktemp "$1/nanolan.XXXXXX") && echo '#!/bin/sh' >"$file" && chmod 700 "$file" && "$file" && rm "$file"
+}
 if [ -s "$STATE/work" ]; then WORK=$(cat "$STATE/work"); else   # the biggest of the home's disk and all others; in a rehearsal only the box's folder
     disks() {   # df fails for one mount that cannot be read, and tells of all others
         df -Pk "$HOME" | tail -n 1 || :
         if [ -z "$ROOT" ]; then df -Pkl | grep '^/dev/' || :; fi
     }
-    for mount in $(disks | awk '{print $4, $6}' | sort -rn | cut -d' ' -f2); do
-        WORK=${ROOT:-${mount%/}}/nanolan
-        if mkdir -p "$WORK" && [ -w "$WORK" ]; then break; fi
-    done
+    WORK=
+    while read -r _ mount && WORK=${ROOT:-${mount%/}}/nanolan; do
+        if mkdir -p "$WORK" && usable "$WORK"; then break; fi
+    done < <(disks | awk '{free = $4; for (i = 0; i < 5; i++) sub(/^[^ ]+ +/, ""); print free, $0}' | sort -rn)
+    usable "$WORK"
     free_gb=$({ df -Pk "$WORK" || :; } | awk 'NR == 2 {print int($4 / 1000000)}')
     say "work folder $WORK, $free_gb GB free"
     [ "$free_gb" -ge "$MIN_FREE_GB" ]
@@ -114,9 +118,6 @@ fi
 
 STEP="install the '$SETUP' set"; say "$STEP"
 cd "$WORK/code"
-usable() {   # whether files can be written there, and run: torch.compile does so
-    local file; file=$(mktemp "$1/nanolan.XXXXXX") && echo '#!/bin/sh' >"$file" && chmod 700 "$file" && "$file" && rm "$file"
-}
 usable "${TMPDIR:-/tmp}" || { export TMPDIR=$WORK/tmp; { mkdir -p "$TMPDIR" && chmod 1777 "$TMPDIR"; } || :; }
 NANOLAN_DEVICE=$DEVICE retry 120 sh scripts/setup.sh "$SETUP"
 say "starting the box program"

@@ -1,0 +1,74 @@
+"""boot.sh's choice of a work folder: the biggest disk on which files can be written and run. Its own lines, in bash, with a df of ours."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nanolan.settings.settings import ROOT
+
+CHMOD = '#!/bin/sh\ncase "$2" in */noexec*) exit 0 ;; esac\nexec /bin/chmod "$@"\n'
+
+
+def lines_of_boot() -> str:
+    """From the step that finds a disk to the next one."""
+    text = (ROOT / "cloud/boot.sh").read_text()
+    return text[text.index('STEP="find $MIN_FREE_GB') : text.index('STEP="install a C compiler"')]
+
+
+def work_folder(root: Path, disks: dict[str, int]) -> tuple[int, str]:
+    """(exit code, the work folder below `root`) on a machine with these mount points and GB free; the first is the home's. Nothing
+    runs on a mount point called noexec: there chmod does nothing."""
+    rows = [
+        f"/dev/sd{i} 9 9 {gb * 10**6} 1% {root / at}" for i, (at, gb) in enumerate(disks.items())
+    ]
+    programs = {
+        "df": "#!/bin/sh\necho Filesystem 1024-blocks Used Available Capacity Mounted on\n"
+        f'case "$2" in *home) grep {root / next(iter(disks))}$ {root}/rows ;; */nanolan) grep "${{2%/nanolan}}$" {root}/rows ;;\n'
+        f"*) cat {root}/rows ;; esac\n",
+        "chmod": CHMOD,
+    }
+    (root / "rows").write_text("\n".join(rows) + "\n")
+    for name, text in programs.items():
+        (root / "bin" / name).parent.mkdir(exist_ok=True)
+        (root / "bin" / name).write_text(text)
+        (root / "bin" / name).chmod(0o755)
+    for at in disks:
+        (root / at).mkdir(parents=True, exist_ok=True)
+    script = f"set -Eeuo pipefail; say() {{ :; }}; trap 'exit 3' ERR; ROOT=; MIN_FREE_GB=60\n{lines_of_boot()}"
+    done = subprocess.run(
+        ["/bin/bash", "-c", script],
+        env={
+            "PATH": f"{root}/bin:/usr/bin:/bin",
+            "HOME": f"{root}/home",
+            "STATE": str(root),
+            "TMPDIR": str(root),
+        },
+        check=False,
+    )
+    noted = root / "work"
+    return done.returncode, noted.read_text().strip().removeprefix(
+        f"{root}/"
+    ) if noted.exists() else ""
+
+
+@pytest.mark.parametrize(
+    "disks, code, chosen",
+    [
+        ({"root": 100}, 0, "root/nanolan"),
+        ({"root": 100, "mnt": 900}, 0, "mnt/nanolan"),
+        ({"root": 100, "mnt": 900, "noexec": 2000}, 0, "mnt/nanolan"),
+        ({"root": 100, "mnt/my big disk": 900}, 0, "mnt/my big disk/nanolan"),
+        ({"root": 100, "noexec  two blanks": 900}, 0, "root/nanolan"),
+        ({"root": 20, "noexec": 900}, 3, ""),
+        ({"noexec": 900}, 3, ""),
+        ({"root": 20, "mnt": 59}, 3, ""),
+    ],
+    ids=str,
+)
+def test_the_work_folder_is_on_the_biggest_disk_that_runs_files(
+    tmp_path: Path, disks: dict[str, int], code: int, chosen: str
+) -> None:
+    assert work_folder(tmp_path, disks) == (code, chosen)
