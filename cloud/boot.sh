@@ -118,7 +118,8 @@ fi
 
 STEP="install the '$SETUP' set"; say "$STEP"
 cd "$WORK/code"
-usable "${TMPDIR:-/tmp}" || { export TMPDIR=$WORK/tmp; { mkdir -p "$TMPDIR" && chmod 1777 "$TMPDIR"; } || :; }
+export XDG_CACHE_HOME=$WORK/cache   # of uv and pip: gigabytes that MIN_FREE_GB counts on this disk, not on root's
+usable "${TMPDIR:-${ROOT:-/nowhere}}" || { export TMPDIR=$WORK/tmp; { mkdir -p "$TMPDIR" && chmod 1777 "$TMPDIR"; } || :; }
 NANOLAN_DEVICE=$DEVICE retry 120 sh scripts/setup.sh "$SETUP"
 say "starting the box program"
 exec .venv/bin/python cloud/train.py "$STATE" "$WORK"

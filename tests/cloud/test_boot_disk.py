@@ -1,4 +1,4 @@
-"""boot.sh's choice of a work folder: the biggest disk on which files can be written and run. Its own lines, in bash, with a df of ours."""
+"""boot.sh's choice of a work folder, and of folders for caches and temporary files. Its own lines, in bash, with a df of ours."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def work_folder(root: Path, disks: dict[str, int]) -> tuple[int, str]:
     }
     (root / "rows").write_text("\n".join(rows) + "\n")
     for name, text in programs.items():
-        (root / "bin" / name).parent.mkdir(exist_ok=True)
-        (root / "bin" / name).write_text(text)
-        (root / "bin" / name).chmod(0o755)
+        program(root, name, text)
     for at in disks:
         (root / at).mkdir(parents=True, exist_ok=True)
     script = f"set -Eeuo pipefail; say() {{ :; }}; trap 'exit 3' ERR; ROOT=; MIN_FREE_GB=60\n{lines_of_boot()}"
@@ -52,6 +50,14 @@ def work_folder(root: Path, disks: dict[str, int]) -> tuple[int, str]:
     return done.returncode, noted.read_text().strip().removeprefix(
         f"{root}/"
     ) if noted.exists() else ""
+
+
+def program(root: Path, name: str, text: str) -> None:
+    """A stand-in that is found before the system's program."""
+    path = root / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +78,30 @@ def test_the_work_folder_is_on_the_biggest_disk_that_runs_files(
     tmp_path: Path, disks: dict[str, int], code: int, chosen: str
 ) -> None:
     assert work_folder(tmp_path, disks) == (code, chosen)
+
+
+@pytest.mark.parametrize(
+    "given, chosen",
+    [(None, "work/tmp"), ("fine", "fine"), ("noexec", "work/tmp"), ("missing", "work/tmp")],
+)
+def test_downloads_and_temporary_files_are_on_the_measured_disk(
+    tmp_path: Path, given: str | None, chosen: str
+) -> None:
+    for name in ("work", "fine", "noexec"):
+        (tmp_path / name).mkdir()
+    program(tmp_path, "chmod", CHMOD)
+    text = (ROOT / "cloud/boot.sh").read_text()
+    usable = text[text.index("usable() {") : text.index('if [ -s "$STATE/work" ]')]
+    lines = text[text.index("export XDG_CACHE_HOME") : text.index("NANOLAN_DEVICE=$DEVICE retry")]
+    script = f"set -Eeuo pipefail; ROOT=; WORK={tmp_path}/work\n{usable}\n{lines}\n"
+    done = subprocess.run(
+        ["/bin/bash", "-c", script + 'env; echo fine >"$TMPDIR/file"'],
+        env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+        | ({"TMPDIR": f"{tmp_path}/{given}"} if given else {}),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert {f"TMPDIR={tmp_path}/{chosen}", f"XDG_CACHE_HOME={tmp_path}/work/cache"} <= set(
+        done.stdout.splitlines()
+    )
