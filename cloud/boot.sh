@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016  # the unit's and needrestart's $ are theirs
 # What the rented machine runs first, as root. The launcher puts the values of the ": ${...}" line in front, and unpack().
 # It ends as the box program (cloud/train.py); every failed step uploads this log and gives the machine up.
 # Run again (a reboot, a restart by systemd) it takes up where it was. BOX_ROOT is empty on a real machine.
@@ -48,11 +48,14 @@ STEP="arm the dead man's timer"   # the third clock: it can do nothing but delet
 nohup python3 "$STATE/rescue.py" deadman "$DEADLINE" &
 
 STEP="hand over to systemd"       # restarts this script after a crash or a reboot
+# OOMPolicy: a rank that the kernel ends for its memory is the box program's to start again; by default systemd ends the whole unit.
+# needrestart, which runs after each automatic upgrade of a library, would restart this unit, too, and steps would be lost.
 hand_over() {
     cp "$0" "$STATE/start.sh.new" && mv -f "$STATE/start.sh.new" "$STATE/start.sh" &&
         printf '%s\n' '[Unit]' 'After=network-online.target' 'StartLimitIntervalSec=0' '[Service]' \
-            'Environment=NANOLAN_UNIT=1' "ExecStart=/bin/bash $STATE/start.sh" 'Restart=on-failure' 'RestartSec=5' \
+            'OOMPolicy=continue' 'Environment=NANOLAN_UNIT=1' "ExecStart=/bin/bash $STATE/start.sh" 'Restart=on-failure' 'RestartSec=5' \
             '[Install]' 'WantedBy=multi-user.target' >"$ROOT/etc/systemd/system/nanolan.service" &&
+        { echo '$nrconf{override_rc}{qr(^nanolan)} = 0;' >"$ROOT/etc/needrestart/conf.d/nanolan.conf" || :; } 2>/dev/null &&
         systemctl daemon-reload && systemctl enable --now nanolan.service
 }
 if [ -d "$ROOT/run/systemd/system" ] && [ -z "${NANOLAN_UNIT:-}" ] && [ -r "$0" ]; then

@@ -326,6 +326,7 @@ def test_systemd_starts_it_again_after_every_end_that_is_not_clean_and_never_giv
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(box.root / "etc/systemd/system/nanolan.service")
     assert dict(unit["Service"]) == {
+        "OOMPolicy": "continue",  # a rank that is out of memory does not end the box program
         "Environment": "NANOLAN_UNIT=1",
         "Restart": "on-failure",
         "RestartSec": "5",
@@ -337,6 +338,16 @@ def test_systemd_starts_it_again_after_every_end_that_is_not_clean_and_never_giv
     )
     assert (box.state / "start.sh").read_text() == script
     assert told.read_text().splitlines() == ["daemon-reload", "enable --now nanolan.service"]
+
+
+def test_needrestart_is_told_to_leave_the_unit_alone_where_it_is_installed(box: Box) -> None:
+    for folder in ("run/systemd/system", "etc/systemd/system", "etc/needrestart/conf.d"):
+        (box.root / folder).mkdir(parents=True)
+    (box.root / "usr/bin/systemctl").write_text("#!/bin/sh\n")
+    (box.root / "usr/bin/systemctl").chmod(0o755)
+    assert boot(box, script_of(bundle(box))) == 0 and "needrestart" not in box.log()
+    told = (box.root / "etc/needrestart/conf.d/nanolan.conf").read_text()
+    assert told == "$nrconf{override_rc}{qr(^nanolan)} = 0;\n"
 
 
 @pytest.mark.parametrize("problem", ["no unit", "no start.sh", "refused"])
