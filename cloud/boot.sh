@@ -12,8 +12,8 @@ export HOME=$ROOT/root LC_ALL=C.UTF-8 PATH=$ROOT/usr/bin:$PATH:/usr/sbin:/sbin  
 STATE=$HOME/.nanolan RUN=$ROOT/run/nanolan       # RUN: in memory where /run is, and until the machine is gone
 LOG=$ROOT/var/log/lanbot-training.log
 PAUSE=10; [ -z "$ROOT" ] || PAUSE=0.5
-is_root() { [ -n "$ROOT" ] || [ "$(id -u)" = 0 ]; }   # a rehearsal needs no root
-if ! is_root; then
+user=0; [ -n "$ROOT" ] || user=$(id -u)   # a rehearsal needs no root
+if [ "$user" != 0 ]; then
     if [ -r "$0" ] && sudo -n true; then exec sudo -n /bin/bash "$0"; fi
     STATE=$(mktemp -d) RUN=$STATE    # without it the step "become root" fails, which deletes the machine
 fi
@@ -52,7 +52,7 @@ settle "$STATE" || { say "$STATE takes nothing; going on in memory"; STATE=$RUN;
 STEP="arm the dead man's timer"   # the third clock: it can do nothing but delete; a second one ends at once
 nohup python3 "$STATE/rescue.py" deadman "$DEADLINE" &
 
-STEP="become root"; is_root
+STEP="become root"; [ "$user" = 0 ]
 
 STEP="hand over to systemd"       # restarts this script after a crash or a reboot
 # OOMPolicy: a rank that the kernel ends for its memory is the box program's to start again; by default systemd ends the whole unit.

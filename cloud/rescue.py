@@ -27,7 +27,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,11 @@ from urllib.parse import quote, urlsplit
 
 HERE = Path(__file__).resolve().parent
 FETCH_PATIENCE_S, LOG_PATIENCE_S = 600, 120
-# for a 401, 403 or 404, which may pass, too; True: a Hub on this very machine
-REFUSED_S = {False: 60, True: 2}
+REFUSED_S = {False: 60, True: 2}  # for a 401, 403 or 404, which may pass; True: a Hub right here
 CALL_S, FETCH_S = 120, 300  # one request with its whole answer; the same for the code bundle
 MOST_BYTES = 256 << 20  # of an answer
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 30
-# after a deletion that was seen, until the next look; True: in a rehearsal
-AGAIN_S = {False: 180, True: 0.5}
+AGAIN_S = 180  # after a deletion that was seen, until the next look
 HEAD_BYTES, TAIL_BYTES = 500_000, 4_500_000  # of a log that is longer
 PROBES = {
     "gpus": ["nvidia-smi"],
@@ -50,10 +48,8 @@ PROBES = {
     "memory": ["free", "-m"],
 }
 PROBE_S, LINES = 8, 500
-# for the provider to say what time it is, where a clock here says that all is over
-DOUBT_S = 10 * 60
+DOUBT_S = 10 * 60  # for the provider to tell the time, where a clock here says that all is over
 POWER_OFF_S = 15 * 60  # after this long of deleting in vain, past the provider's own limit
-POWER_OFF_WAIT_S = 60  # for systemctl
 JOB = "NANOLAN_JOB"
 NOTE = "[a secret stood here and was masked]"  # of nanolan/redact.py, in the log
 TROUBLE = (OSError, ValueError, http.client.HTTPException)  # URLError and HTTPError are OSErrors
@@ -370,8 +366,8 @@ def attempt(plan: dict[str, Any]) -> int:
     return max(int(plan.get("attempt", 1)), int(os.environ.get("NANOLAN_ATTEMPT") or 1))
 
 
-def is_this(plan: dict[str, Any], instance: Any, ids: Container[str] = ()) -> bool:
-    """Whether a listed instance is this very machine, by its id, name or tags: an earlier or later one of the same run is not."""
+def is_this(plan: dict[str, Any], instance: Any, ids: set[str]) -> bool:
+    """Whether a listed instance is this very machine: an earlier or later one of the same run is not."""
     if not isinstance(instance, dict):
         return False
     tags = instance.get("tags")
@@ -397,46 +393,44 @@ def delete_self(
     ask: Callable[..., bytes] = call,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-    rehearsal: bool | None = None,
+    rehearsal: bool = bool(os.environ.get("BOX_ROOT")),
 ) -> None:
     """Delete the instance of this run, and look again until it takes this program with it: while this runs, no answer shows that
     it is gone, and a deletion may be taken back. Powers it off after `power_off_s`. Returns in a rehearsal only."""
     api, key = plan["shadeform_api"], secrets["SHADEFORM_API_KEY"]
-    ids: set[str] = set()  # never having been listed is not being gone: a listing may lag
-    rehearsal = bool(os.environ.get("BOX_ROOT")) if rehearsal is None else rehearsal
+    ids = set(noted_id())  # none: never having been listed is not being gone
     wait, end, looks = FIRST_WAIT_S, clock() + power_off_s, 0
 
     def delete(instance_id: str) -> int:
         try:
             ask(f"{api}/instances/{quote(instance_id, safe='')}/delete", key=key, body=b"{}")
             say(f"deleting {instance_id}")
-            return 200
+            return 0
         except Exception as e:  # whatever was answered, the machine must go
             say(f"delete {instance_id}: {type(e).__name__} {getattr(e, 'code', '')}")
             return getattr(e, "code", 0)
 
     def gone() -> bool:
-        ids.update(noted_id())
-        shown: dict[str, str] = {}
         try:
-            for i in json.loads(ask(f"{api}/instances", key=key))["instances"]:
-                if is_this(plan, i, ids):
-                    shown[str(i["id"])] = str(i.get("status")).strip().lower()
-            ids.update(shown)
-            listed = bool(ids)
+            shown = {
+                str(i["id"]): str(i.get("status")).strip().lower()
+                for i in json.loads(ask(f"{api}/instances", key=key))["instances"]
+                if is_this(plan, i, ids)
+            }
         except Exception as e:  # no list: then by the ids that are known
             say(f"delete: {type(e).__name__} {getattr(e, 'code', '')}")
-            listed = False
-        left = {i: delete(i) for i in ids if shown.get(i) not in ("deleting", "deleted")}
-        return listed and all(i not in shown and code == 404 for i, code in left.items())
+            shown = dict.fromkeys(ids, "")
+        ids.update(shown)
+        left = [i for i in ids if shown.get(i) not in ("deleting", "deleted")]
+        return bool(ids) and all([delete(i) == 404 and i not in shown for i in left])
 
     while looks < 2 or not rehearsal:
         if clock() > end:
             power_off()
             end = float("inf")
         looks = looks + 1 if gone() else 0
-        sleep(AGAIN_S[rehearsal] if looks else wait)
-        wait = min(wait * 2, LONGEST_WAIT_S)
+        wait = FIRST_WAIT_S if looks else min(wait * 2, LONGEST_WAIT_S)
+        sleep(AGAIN_S if looks and not rehearsal else wait)
 
 
 def noted_id() -> list[str]:
@@ -449,11 +443,11 @@ def noted_id() -> list[str]:
 
 def power_off() -> None:
     """The last act: nobody says that it ends the bill, but nothing is computed any more, and the provider may notice."""
-    say("this machine still runs past its limit: powering off")
+    say("still running past its limit: powering off")
     root = os.environ.get("BOX_ROOT", "")  # a rehearsal touches nothing outside it
-    command = [f"{root}/usr/bin/systemctl" if root else "systemctl", "poweroff"]
+    command = [f"{root}/usr/bin/systemctl", "poweroff"]
     with contextlib.suppress(Exception):  # no such program, no memory for one, or it hangs
-        if subprocess.Popen(command, stdin=subprocess.DEVNULL).wait(POWER_OFF_WAIT_S) == 0:
+        if subprocess.Popen(command, stdin=subprocess.DEVNULL).wait(CALL_S) == 0:
             return
     with contextlib.suppress(OSError):  # by the kernel itself
         Path(f"{root}/proc/sysrq-trigger").write_text("o")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nanolan.settings.settings import ROOT
 from tests.cloud.test_boot import boot, bundle, script_of, timers
 from tests.support.box_fixtures import KEY, TOKEN, Box, no_box_left
 
@@ -28,12 +29,10 @@ def as_user(box: Box, sudo: str | None) -> str:
     for name, text in (("id", ID), ("sudo", sudo or "#!/bin/sh\nexit 127\n")):
         (box.root / "usr/bin" / name).write_text(text)
         (box.root / "usr/bin" / name).chmod(0o755)
-    script = script_of(bundle(box))
-    asks = 'is_root() { [ "$(id'
-    assert 'eval "$BOOT"' in script
-    return script.replace(
-        'eval "$BOOT"',
-        f'BOOT=${{BOOT/\'is_root() {{ [ -n "$ROOT" ] || [ "$(id\'/\'{asks}\'}}; eval "$BOOT"',
+    asks = '[ -n "$ROOT" ] || user='
+    assert asks in (ROOT / "cloud/boot.sh").read_text()
+    return script_of(bundle(box)).replace(
+        'eval "$BOOT"', f"BOOT=${{BOOT/'{asks}'/user=}}; eval \"$BOOT\""
     )
 
 

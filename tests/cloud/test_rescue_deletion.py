@@ -187,7 +187,7 @@ def test_past_its_limit_a_machine_that_runs_on_is_powered_off_once(
 def test_what_systemctl_does_not_do_the_kernel_is_asked_for(
     rescue: Any, tmp_path: Path, systemctl: str | None, by_the_kernel: bool
 ) -> None:
-    rescue.POWER_OFF_WAIT_S = 0.5 if systemctl == "exec sleep 600" else 20
+    rescue.CALL_S = 0.5 if systemctl == "exec sleep 600" else 20
     trigger, stand_in = tmp_path / "proc/sysrq-trigger", tmp_path / "usr/bin/systemctl"
     for path in (trigger, stand_in):
         path.parent.mkdir(parents=True)
