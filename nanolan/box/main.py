@@ -75,8 +75,9 @@ DEPS = BoxDeps()
 
 
 def main(state: Path, work: Path, deps: BoxDeps = DEPS) -> int:
-    """Run the plan in `state`. Returns when this instance is confirmed deleted, powered off (without a key), left to whoever
-    started it as a job, or when another copy of this program is running. The value is this program's exit code."""
+    """Run the plan in `state`. Returns when this instance is powered off (without a key) or left to whoever started it as a job,
+    or when another copy of this program is running; one that deletes itself takes this program with it, but in a rehearsal. The
+    value is this program's exit code."""
     with _lock(work) as acquired:
         if acquired:
             SERVICE_CLOCK.on_difference = say

@@ -37,7 +37,7 @@ class Platform:
 
     # (plan, secrets, deps) -> what answers about this machine and its bill
     client: Callable[[Plan, Mapping[str, Secret], BoxDeps], Shadeform]
-    # returns when the machine is gone, or when it ends as soon as this program has ended
+    # returns when the machine ends as soon as this program has ended; one that deletes itself takes this program with it
     leave: Callable[[BoxRun, Warrant], None]
     parting: str  # what the log says of this machine at its end
     # of the box program, when it has left
