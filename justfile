@@ -242,7 +242,7 @@ test-pythons *args: (_setup "dev")
 fuzz *args: (_setup "dev")
     @{{python}} -m tests.fuzz "$@"
 
-# random mutations of the code: does a test fail? count=60
+# random mutations: does a test fail? count=60
 [group('dev')]
 [no-exit-message]
 mutate *args: (_setup "mutation")

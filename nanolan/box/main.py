@@ -35,7 +35,7 @@ from nanolan.box.speed_check import should_replace, slow_reason
 from nanolan.box.start import start
 from nanolan.box.upload.checkpoint import save_the_rest, upload
 from nanolan.box.upload.final_files import public_leak_warning, publish_final_files
-from nanolan.box.upload.recheck import prove_again
+from nanolan.box.upload.recheck import prove_again, prove_the_rest_again
 from nanolan.box.upload.scores import note_results
 from nanolan.box.upload.states import remove_states, saved_states
 from nanolan.box.watch.timeline import phase_seconds
@@ -150,10 +150,7 @@ def run(box: BoxRun, pool: Executor) -> Receipt:
         damaged = {p for p, u in uploads.items() if isinstance(u.exception(), BadAnswer)}
         # not in the pool: there may be no memory for another thread. Of a damaged result the state before it is saved
         save_the_rest(box, uploads.keys() - damaged)
-        try:
-            prove_again(box)
-        except Exception as e:  # named as not saved by now
-            say(f"{e}")
+        prove_the_rest_again(box)
     for error in filter(None, (u.exception() for u in uploads.values())):
         if outcome.verdict == SUCCEEDED:
             outcome = Outcome(FAILED, "upload_failed", str(error))

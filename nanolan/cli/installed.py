@@ -22,7 +22,10 @@ from nanolan.version import VERSION
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent  # where nanolan is not installed, but lies in its checkout
 CARRIED = "_source"  # in the wheel: what a checkout has beside nanolan/
-CLONE_ONLY = ("bench", "fuzz", "lint", "pictures", "pins", "test", "test-all", "test-pythons")
+CLONE_ONLY = (
+    *("bench", "fuzz", "lint", "mutate", "pictures", "pins"),
+    *("test", "test-all", "test-pythons"),
+)
 OURS = re.compile(r"^\s*(?:export\s+)?(?:SHADEFORM_API_KEY|HF_TOKEN|HF_REPO)\s*=", re.M)
 HELP = """nanolan {version}: the recipes below, from any folder.
 Code and packages: {root}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanolan.box.context import BoxRun, optional_hub, say
+from nanolan.box.context import BoxRun, RunStopped, optional_hub, say
 from nanolan.box.upload.checkpoint import NOTE_PATIENCE_S, held, upload
 from nanolan.checkpoint.manifest import newest_whole
 from nanolan.errors import NanolanError
@@ -23,6 +23,14 @@ def prove_again(box: BoxRun) -> None:
             _upload_again(box, proof)
 
 
+def prove_the_rest_again(box: BoxRun) -> None:
+    """The same after a failure: what cannot be proven is named as not saved by then."""
+    try:
+        prove_again(box)
+    except Exception as e:  # the instance must be deleted all the same
+        say(f"{type(e).__name__}: {e}")
+
+
 def _upload_again(box: BoxRun, proof: Proof) -> None:
     phase = proof.manifest.phase
     say(f"{proof.folder} is not on the Hub any more: uploading it again")
@@ -31,3 +39,4 @@ def _upload_again(box: BoxRun, proof: Proof) -> None:
         upload(box, phase, *found)
     else:
         box.unsaved.append(f"{phase} step {proof.manifest.step} (it left the Hub)")
+        raise RunStopped("upload_failed", f"{proof.folder} left the Hub, and is not whole here")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nanolan.box.context import RunStopped
 from nanolan.box.upload.checkpoint import upload
 from nanolan.box.upload.recheck import prove_again
 from nanolan.checkpoint.manifest import newest_whole
@@ -122,6 +124,17 @@ def test_what_left_the_hub_and_cannot_be_saved_again_is_named_as_lost(
     with pytest.raises(Unreachable):
         prove_again(box)
     assert box.unsaved == ["sft step 5"] and box.proofs == []
+
+
+def test_what_left_the_hub_and_this_disk_is_no_success(tmp_path: Path, hub: HubServer) -> None:
+    box = machine(tmp_path, hub)
+    trained(box, "sft")
+    send(box)
+    moved_back(hub, 1)
+    shutil.rmtree(box.out_dir("sft"))
+    with pytest.raises(RunStopped, match="left the Hub, and is not whole here"):
+        prove_again(box)
+    assert box.unsaved == ["sft step 5 (it left the Hub)"]
 
 
 def test_a_hub_that_does_not_answer_takes_no_proof_back(tmp_path: Path, hub: HubServer) -> None:
