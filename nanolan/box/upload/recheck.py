@@ -12,10 +12,9 @@ from nanolan.hub.proof import Proof
 def prove_again(box: BoxRun) -> None:
     """Upload each result again that the Hub has lost since its proof: a branch that was moved back, a folder or a repo that was
     deleted. Raises when one cannot be proven; a Hub that does not answer proves nothing against the old proof."""
-    hub = optional_hub(box, NOTE_PATIENCE_S)
     for proof in [p for p in box.proofs if p.manifest.final]:
         try:
-            there = held(box, proof.repo, proof.folder, hub)
+            there = held(box, proof.repo, proof.folder, optional_hub(box, NOTE_PATIENCE_S))
         except NanolanError as e:
             say(f"{proof.folder} was proven and could not be looked at again: {e}")
             continue
