@@ -18,8 +18,13 @@ def main(state: Path, work: Path) -> None:
     try:
         from nanolan.files import Log
         from nanolan.redact import redact_stream
+        from nanolan.settings.library_variables import take_out
 
         sys.stdout = sys.stderr = redact_stream(Log(1), note=True)
+        for text in take_out(
+            os.environ
+        ):  # an image may set them; before the Hub's client is imported
+            print(f"not used: {text}")
         from nanolan.box.main import (
             main as box,  # now: what it imports keeps the stderr that it finds
         )

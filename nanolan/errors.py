@@ -32,7 +32,38 @@ Only scripts/ catches these, prints one line and exits with `exit_code`.
 
 from __future__ import annotations
 
-from nanolan.redact import hide
+import re
+
+from nanolan.redact import STARS, hide
+
+# Keys of services by their first letters; a name such as hf_endpoint has neither capitals nor digits
+TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:hf_|api_org_|sk-|wandb_v1_|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|xapp-|rpa_|r8_|dop_v1_|SG\.|"
+    r"AKIA|ASIA|AIza|ya29\.|npm_|pypi-|[sr]k_live_|AGE-SECRET-KEY-|eyJ)(?:(?=[\w.-]*[0-9A-Z])[\w.-]{6,}|\w{20,})"
+)
+# Keys without such letters: long words of letters and digits that no person would choose as a name
+KEY_WORD = re.compile(
+    r"(?<!\w)(?=\w*[0-9])(?:(?=\w*[A-Za-z])[A-Za-z0-9]{16,}|(?=\w*[a-z])(?=\w*[A-Z])\w{20,})(?!\w)"
+)
+SHORTEST_KEY = 20  # characters, of those with known first letters
+LOGIN = re.compile(r"(?<=://).*@|[^/@\s]+:[^/@\s]+@")
+QUERY = re.compile(r"(?<=://)([^?#]*[?#]).+", re.S)
+
+
+def without_keys(text: str) -> str:
+    """A text of the user without what is or may be a key: a value may stand in the line of another setting."""
+    shown = QUERY.sub(r"\1...", LOGIN.sub("...@", hide(text)))
+    return KEY_WORD.sub(STARS, TOKEN.sub(STARS, shown))
+
+
+def quoted(text: str, most: int = 80) -> str:
+    """A text of the user in quotes, as errors show it: without keys, then cut."""
+    return repr(without_keys(text)[:most])
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is a key of a known service, which only a setting for keys may hold."""
+    return TOKEN.fullmatch(text) is not None and len(text) >= SHORTEST_KEY
 
 
 class NanolanError(Exception):

@@ -59,7 +59,7 @@ def status(
     if guard and not watch:
         raise click.UsageError("--guard is for just watch")
     seconds, which = read_words(words, watch)
-    account = open_account(flags)
+    account = open_account(flags, strict=False)
     entries = [] if which else unfinished_and_newest(account.ledger)
     if not which and not entries and account.settings.shadeform_api_key is None:
         from nanolan.status.view import Overview

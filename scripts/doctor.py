@@ -49,6 +49,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
     from nanolan.doctor.context import open_context, trainer_read
     from nanolan.doctor.doctor import exit_code, render, run_checks, to_dict
     from nanolan.settings.credentials import note_credentials
+    from nanolan.settings.library_variables import untold
     from nanolan.settings.load import usable_settings
     from nanolan.settings.paths import nanolan_home, typed
     from nanolan.settings.settings import ROOT
@@ -57,7 +58,7 @@ def doctor(as_json: bool, **flags: Any) -> int:
     note_credentials(os.environ)
     settings, errors = usable_settings(flags, os.environ, env_file(), cached_token)
     settings, wrong = trainer_read(settings, typed(""))
-    errors = (*errors, *wrong)
+    errors = (*untold(), *errors, *wrong)
     found = run_checks(
         open_context(
             settings,

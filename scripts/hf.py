@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from nanolan.cli.command import env_file, run
+from nanolan.cli.command import env_file, run, say_not_used
 
 
 @click.command(
@@ -24,7 +24,11 @@ from nanolan.cli.command import env_file, run
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def hf(words: tuple[str, ...]) -> int:
     """Run `hf` with WORDS; its options, help and exit code are its own."""
+    from nanolan.settings.library_variables import untold
+
     program = Path(sys.executable).with_name("hf")
+    for text in untold():  # now: exec ends this program
+        say_not_used(text)
     environ = dict(os.environ)
     if words[:1] not in ((), ("--help",), ("-h",), ("--version",)):
         environ |= account_of(environ)
@@ -40,7 +44,7 @@ def account_of(environ: dict[str, str]) -> dict[str, str]:
 
     s, wrong = usable_settings({}, environ, env_file(), lambda: None)
     for text in wrong:
-        click.echo(f"note: not used: {text}", err=True)
+        say_not_used(text)
     values = {"hf_token": s.hf_token and s.hf_token.reveal(), "hf_endpoint": s.hf_endpoint}
     return {TABLE[n]["env"]: v for n, v in values.items() if v and s.sources[n] != "default"}
 

@@ -41,7 +41,7 @@ def limit(
     from nanolan.times import now_utc
 
     which, cents = read_words(words)
-    account = open_account(flags, "hf_token")
+    account = open_account(flags, "hf_token", strict=False)
     entry = account.find(which, owner, ours=True)
     if entry.plan.is_job:
         from nanolan.manage.job import ManagedJob, limit_job

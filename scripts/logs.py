@@ -62,7 +62,7 @@ def logs(
 
     most = count(last, since)
     moment = now_utc() - timedelta(seconds=duration(since)) if since else None
-    account = open_account(flags, "hf_token")
+    account = open_account(flags, "hf_token", strict=False)
     entry = account.find(which, owner)
     run_id = entry.plan.run_id
     reader = reader_of(account, entry)

@@ -48,7 +48,7 @@ def ssh(words: tuple[str, ...], owner: str | None, **flags: Any) -> int:
     from nanolan.run.jobs import machines_of
     from nanolan.shadeform.ssh import FAILED, run_at_terminal
 
-    account = open_account(flags)
+    account = open_account(flags, strict=False)
     which, command = split(account.ledger, words)
     entry = account.find(which, owner, ours=True)
     if entry.plan.is_job:

@@ -38,7 +38,7 @@ def wait(which: str | None, timeout: str | None, owner: str | None, **flags: Any
     from nanolan.status.status import look
 
     end = time.monotonic() + duration(timeout) if timeout else float("inf")
-    account = open_account(flags, "hf_token")
+    account = open_account(flags, "hf_token", strict=False)
     entry = account.find(which, owner)
     run_id = entry.plan.run_id
     while True:

@@ -27,7 +27,7 @@ def why(which: str | None, as_json: bool, owner: str | None, **flags: Any) -> in
     from nanolan.status.status import look
     from nanolan.status.why import look_into, render, to_dict
 
-    account = open_account(flags, "hf_token")
+    account = open_account(flags, "hf_token", strict=False)
     entry = account.find(which, owner)
     hub = account.hub(entry)
     seen = look(account.ledger, [entry], account.api, lambda _: hub)

@@ -188,9 +188,11 @@ def setting_options(*names: str) -> Callable[[Any], Any]:
 def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
     """Settings from a command's options, the environment, .env and the cached Hub login.
 
-    Without `strict` (for commands that end spending) wrong values in the environment and .env are reported and ignored."""
+    Without `strict` (for commands that end spending or show it) wrong values in the environment and .env are reported and
+    ignored."""
     from nanolan.errors import UsageProblem
     from nanolan.settings.credentials import note_credentials
+    from nanolan.settings.library_variables import untold
     from nanolan.settings.load import load_settings, usable_settings
 
     note_credentials(os.environ)
@@ -199,17 +201,24 @@ def settings_from(flags: dict[str, Any], strict: bool = True) -> Settings:
     path = env_file()
     if path.is_file() and path.stat().st_mode & 0o077 and os.name == "posix":
         click.echo(f"note: others on this machine can read {path}; run: chmod 600 {path}", err=True)
-    missing = [f"NANOLAN_ENV_FILE (environment): {path} is not there"] if _is_missing(path) else []
-    if strict and missing:
-        raise UsageProblem(missing[0])
+    unusable = untold()
+    if _is_missing(path):
+        unusable.append(f"NANOLAN_ENV_FILE (environment): {path} is not there")
+    if strict and unusable:
+        raise UsageProblem(unusable[0])
     if strict:
         return load_settings(
             flags, os.environ, env_file=path, cached_token=cached_token, typed=typed
         )
     s, wrong = usable_settings(flags, os.environ, path, cached_token, typed)
-    for text in (*missing, *wrong):
-        click.echo(f"note: not used: {text}", err=True)
+    for text in (*unusable, *wrong):
+        say_not_used(text)
     return s
+
+
+def say_not_used(text: str) -> None:
+    """The line about a wrong setting without which the command goes on."""
+    click.echo(f"note: not used: {text}", err=True)
 
 
 def _is_missing(path: Path) -> bool:
@@ -246,8 +255,10 @@ def run(command: click.Command, *, insist: bool = False, verbatim: bool = False)
     `insist`: the command controls spending, so it continues when its output can no longer be written. `verbatim`: stdout is
     the text of others, in which `just resume` is no advice."""
     from nanolan.errors import NanolanError
+    from nanolan.settings.library_variables import take_out, untold
     from nanolan.times import SERVICE_CLOCK
 
+    take_out(os.environ)  # before anything imports the Hub's client
     sys.stdout, sys.stderr = (
         redact_stream(sys.stdout if verbatim else as_invoked(sys.stdout), insist=insist),
         redact_stream(as_invoked(sys.stderr), insist=insist),
@@ -296,6 +307,8 @@ def run(command: click.Command, *, insist: bool = False, verbatim: bool = False)
             err=True,
         )
         code = 1
+    for text in untold():  # of a command that reads no settings
+        say_not_used(text)
     if terminated and code == 130:
         end_by(terminated[0])
     sys.exit(code if isinstance(code, int) else 0)

@@ -77,7 +77,7 @@ def open_shadeform(settings: Settings) -> Shadeform:
 def open_account(flags: dict[str, Any], *needed: str, strict: bool = True) -> Account:
     """Ledger, settings and client for a command's options; UsageProblem unless each setting in `needed` is set.
 
-    Without `strict`, wrong settings are reported and left out: used by commands that end spending.
+    Without `strict`, wrong settings are reported and left out: used by commands that end spending or show it.
     """
     ledger = open_ledger()
     settings = settings_from(flags, strict=strict)
