@@ -45,9 +45,9 @@ TOKEN = re.compile(
 KEY_WORD = re.compile(
     r"(?<!\w)(?=\w*[0-9])(?:(?=\w*[A-Za-z])[A-Za-z0-9]{16,}|(?=\w*[a-z])(?=\w*[A-Z])\w{20,})(?!\w)"
 )
-SHORTEST_KEY = 20  # characters, of those with known first letters
+RANDOM = re.compile(r"[A-Za-z0-9]{20,}")
 LOGIN = re.compile(r"(?<=://).*@|[^/@\s]+:[^/@\s]+@")
-QUERY = re.compile(r"(?<=://)([^?#]*[?#]).+", re.S)
+QUERY = re.compile(r"(?<=://)([^?#\s]*[?#])[^\s'\"]+")
 
 
 def without_keys(text: str) -> str:
@@ -63,7 +63,7 @@ def quoted(text: str, most: int = 80) -> str:
 
 def is_key(text: str) -> bool:
     """Whether a text is a key of a known service, which only a setting for keys may hold."""
-    return TOKEN.fullmatch(text) is not None and len(text) >= SHORTEST_KEY
+    return TOKEN.fullmatch(text) is not None and RANDOM.search(text) is not None
 
 
 class NanolanError(Exception):

@@ -6,7 +6,7 @@ import math
 import re
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 
-from nanolan.errors import BadAnswer, UsageProblem
+from nanolan.errors import BadAnswer, UsageProblem, quoted
 
 MOST_DOLLARS = 10_000
 
@@ -14,10 +14,12 @@ MOST_DOLLARS = 10_000
 def parse_limit(text: str) -> int:
     """Cents of a spend limit in dollars ("150", "99.50"); UsageProblem says what is wrong with it."""
     if not re.fullmatch(r"\$?[0-9]{1,9}(\.[0-9]{1,2})?", text.strip()):
-        raise UsageProblem(f"{text[:40]!r} is not an amount in dollars, such as 150 or 99.50")
+        raise UsageProblem(f"{quoted(text, 40)} is not an amount in dollars, such as 150 or 99.50")
     cents = int(Decimal(text.strip().lstrip("$")) * 100)
     if not 0 < cents <= MOST_DOLLARS * 100:
-        raise UsageProblem(f"{text[:40]!r}: give more than 0 and at most {MOST_DOLLARS} dollars")
+        raise UsageProblem(
+            f"{quoted(text, 40)}: give more than 0 and at most {MOST_DOLLARS} dollars"
+        )
     return cents
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from nanolan.errors import BadAnswer, UsageProblem
+from nanolan.errors import BadAnswer, UsageProblem, quoted
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def phase_sequence(text: str) -> tuple[str, ...]:
     if text not in SEQUENCES:
         near = nearest_phase(text)
         raise UsageProblem(
-            f"unknown phase {text[:40]!r}; the phases are {', '.join(SEQUENCES)}"
+            f"unknown phase {quoted(text, 40)}; the phases are {', '.join(SEQUENCES)}"
             + (f". Did you mean phase={near}?" if near else "")
         )
     return SEQUENCES[text]
@@ -158,7 +158,7 @@ def parse_gate(text: str) -> Gate:
     )
     if not m:
         raise UsageProblem(
-            f"gate {text[:60]!r}: write it as name<number or name>number, such as gsm8k_acc>0.05"
+            f"gate {quoted(text, 60)}: write it as name<number or name>number, such as gsm8k_acc>0.05"
         )
     return Gate(m[1], m[2], float(m[3]))
 

@@ -21,6 +21,7 @@ import click
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 from nanolan.cli.run import ACCOUNT, open_ledger, open_shadeform, say
+from nanolan.errors import quoted
 
 if TYPE_CHECKING:
     from nanolan.manage.guard import Event
@@ -107,7 +108,7 @@ def checked_owner(owner: str) -> str:
 
     if not re.fullmatch(ID, owner):
         raise click.UsageError(
-            f"{owner[:40]!r} is not an owner id: 8 hex digits, as just orphans shows them"
+            f"{quoted(owner, 40)} is not an owner id: 8 hex digits, as just orphans shows them"
         )
     return owner
 

@@ -21,6 +21,7 @@ from ssh import argv_of
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options
 from nanolan.cli.run import ACCOUNT, open_account, owner_option, say
+from nanolan.errors import quoted
 
 if TYPE_CHECKING:
     from nanolan.cli.run import Account
@@ -95,7 +96,7 @@ def count(last: str | None, since: str | None) -> int | None:
     if last == "all":
         return None
     if not last.isascii() or not last.isdigit() or len(last) > 9:
-        raise click.UsageError(f"-n {last[:20]!r}: give a number of lines, or all")
+        raise click.UsageError(f"-n {quoted(last, 20)}: give a number of lines, or all")
     return int(last)
 
 

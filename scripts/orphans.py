@@ -15,6 +15,7 @@ import click
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options
 from nanolan.cli.run import ACCOUNT, open_account, say
+from nanolan.errors import quoted
 
 if TYPE_CHECKING:
     from nanolan.cli.run import Account
@@ -74,7 +75,7 @@ def adopt(account: Account, owner: str, instances: list[Instance]) -> None:
     runs = sorted(run_id for run_id in theirs if not ledger.has(run_id))
     if not runs:
         raise UsageProblem(
-            f"no instance of owner {owner[:40]!r} bills outside this ledger. See the owners: just orphans"
+            f"no instance of owner {quoted(owner, 40)} bills outside this ledger. See the owners: just orphans"
         )
     for run_id in runs:
         try:

@@ -18,6 +18,7 @@ import click
 
 from nanolan.cli.command import KeyValueCommand, TypedPath, run, setting_options, settings_from
 from nanolan.cli.run import say
+from nanolan.errors import quoted
 
 
 @click.command(cls=KeyValueCommand)
@@ -42,7 +43,7 @@ def pull(phase: str | None, target: Path | None, **flags: Any) -> int:
     if phase is not None and phase not in (names := (BASE, *PHASES)):
         near = difflib.get_close_matches(phase, names, 1)
         hint = f"did you mean just pull {near[0]}?" if near else f"there are {', '.join(names)}"
-        raise UsageProblem(f"no checkpoint is called {phase[:40]!r}; {hint}")
+        raise UsageProblem(f"no checkpoint is called {quoted(phase, 40)}; {hint}")
     hub, tag = Hub(s.hf_endpoint, s.hf_token), s.output_tag or s.model_tag
     tag = s.model_tag if phase == BASE else tag
     phase = phase or pulling.newest_phase(hub.tree(s.hf_repo), tag)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nanolan.cli.command import KeyValueCommand, TypedPath, profile_option, run, setting_options
+from nanolan.errors import quoted
 from nanolan.settings.settings import ROOT
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def switch_on(world: World, name: str, scenarios: dict[str, Scenario]) -> None:
         near = difflib.get_close_matches(name, scenarios, 1)
         hint = f" Did you mean fault={near[0]}?" if near else ""
         raise UsageProblem(
-            f"no fault {name[:40]!r}.{hint} All: just rehearse --list-faults; of the local cloud alone: "
+            f"no fault {quoted(name, 40)}.{hint} All: just rehearse --list-faults; of the local cloud alone: "
             "just sim --list-faults"
         ) from None
 

@@ -22,6 +22,7 @@ import click
 from nanolan.cli.command import run, setting_options
 from nanolan.cli.help import GroupedHelp
 from nanolan.cli.run import ACCOUNT, open_account, owner_option, say
+from nanolan.errors import quoted
 
 if TYPE_CHECKING:
     from nanolan.cli.run import Account
@@ -96,7 +97,7 @@ def split(ledger: Ledger, words: tuple[str, ...]) -> tuple[str | None, tuple[str
     if first and not is_command(first) and entries:
         near = difflib.get_close_matches(first, names, 3, 0.5) or names[:3]
         raise click.UsageError(
-            f"{first[:60]!r} is no run: {', '.join(near)}? If it is a command: "
+            f"{quoted(first, 60)} is no run: {', '.join(near)}? If it is a command: "
             f"just ssh {entries[0].plan.run_id} {shlex.join(words)[:80]}"
         )
     return None, words

@@ -19,6 +19,7 @@ import click
 
 from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_from
 from nanolan.cli.run import say
+from nanolan.errors import quoted
 
 
 @click.command(cls=KeyValueCommand)
@@ -73,7 +74,7 @@ def train_here(
     try:
         changes = dict(json.loads(recipe))
     except (ValueError, TypeError):
-        raise UsageProblem(f"--recipe {recipe[:60]!r} is not a JSON object") from None
+        raise UsageProblem(f"--recipe {quoted(recipe, 60)} is not a JSON object") from None
     asked: list[StopReason] = []
     signal.signal(signal.SIGINT, lambda *_: asked.append(StopReason("user", "Ctrl-C")))
     local = LocalRun(

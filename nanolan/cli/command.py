@@ -3,6 +3,7 @@ at the top."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import click
 
 from nanolan.cli.help import HELP_ALL_OPTION, TOO_MANY, GroupedHelp
 from nanolan.cli.words import OFF, TRAIN_OPTIONS, flag_word, joined_train_words, value_after
+from nanolan.errors import quoted, without_keys
 from nanolan.redact import redact_stream, short
 from nanolan.settings.invoked import as_invoked, invoked
 
@@ -101,7 +103,7 @@ class KeyValueCommand(GroupedHelp):
             secret = TABLE.get(near.replace("-", "_"), {}).get("secret", False)
             meant = with_value(near, value, flag=options[near].is_flag, secret=secret)
             hint = f"Did you mean {meant}?"
-        return click.UsageError(f"no setting called {name[:40]!r}. {hint}", ctx)
+        return click.UsageError(f"no setting called {quoted(name, 40)}. {hint}", ctx)
 
     def _stray(self, ctx: click.Context, words: list[str]) -> click.UsageError:
         """The error for words that belong to no option."""
@@ -110,13 +112,14 @@ class KeyValueCommand(GroupedHelp):
         options = self._options(ctx)
         flags = {name: option.is_flag for name, option in options.items()}
         meant = [option_of(word, flags) for word in words]
-        shown = " ".join(word[:40] for word in words[:3])
         hint = (
-            f"Did you mean {' '.join(meant)}?"
+            f"Did you mean {without_keys(' '.join(meant))}?"
             if all(meant)
             else f"Options are words such as NAME=VALUE. See: {ctx.command_path} --help"
         )
-        return click.UsageError(f"{shown!r} belongs to no option. {hint}", ctx)
+        return click.UsageError(
+            f"{quoted(' '.join(words[:3]), 120)} belongs to no option. {hint}", ctx
+        )
 
     def _options(self, ctx: click.Context) -> dict[str, click.Option]:
         return {
@@ -158,7 +161,8 @@ def _with_profile(args: list[str], known: Mapping[str, click.Option]) -> list[st
     except UsageProblem as e:
         raise click.UsageError(str(e)) from None
     words = [f"{k}={v}" for k, v in values.items() if k in known and k not in keys]
-    click.echo(f"Profile {name}: {' '.join(words) or 'nothing for this command'}", err=True)
+    shown = without_keys(" ".join(words)) or "nothing for this command"
+    click.echo(f"Profile {name}: {shown}", err=True)
     return [*words, *args]
 
 
@@ -265,22 +269,14 @@ def run(command: click.Command, *, insist: bool = False, verbatim: bool = False)
     )
     SERVICE_CLOCK.on_difference = lambda text: click.echo(f"note: {text}", err=True)
     terminated = sigterm_as_ctrl_c()
-    words = sys.argv[1:]
-    own = (
-        words
-        if command.context_settings.get("allow_interspersed_args", True)
-        else [*takewhile(lambda w: w[:1] == "-", words)]
-    )
-    debug = "--debug" in own
-    argv = [
-        *(w for w in own if w != "--debug"),
-        *words[len(own) :],
-    ]  # the rest may belong to another program
+    argv, debug = _words(command)
     try:
         name = f"{invoked()} {command.name}"
         code = command.main(args=argv, prog_name=name, standalone_mode=False)
     except click.ClickException as e:
-        e.show()
+        shown = io.StringIO()
+        e.show(shown)
+        click.echo(without_keys(shown.getvalue()), err=True, nl=False)  # click quotes the words
         code = e.exit_code
     except NanolanError as e:
         if debug:
@@ -312,6 +308,14 @@ def run(command: click.Command, *, insist: bool = False, verbatim: bool = False)
     if terminated and code == 130:
         end_by(terminated[0])
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _words(command: click.Command) -> tuple[list[str], bool]:
+    """The words of the command line without --debug, and whether it was there."""
+    words = own = sys.argv[1:]
+    if not command.context_settings.get("allow_interspersed_args", True):
+        own = [*takewhile(lambda w: w[:1] == "-", words)]  # the rest may belong to another program
+    return [*(w for w in own if w != "--debug"), *words[len(own) :]], "--debug" in own
 
 
 def sigterm_as_ctrl_c() -> list[int]:

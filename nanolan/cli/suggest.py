@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 
+from nanolan.errors import without_keys
+
 # What other tools call it -> the option here
 ALSO_CALLED = {
     "budget": "spend-limit",
@@ -122,6 +124,8 @@ def with_value(option: str, value: str, *, flag: bool, secret: bool) -> str:
     """The option as it is to be typed, with the value that was typed beside the wrong name; never a secret."""
     if flag:
         return f"--{option}"
-    if secret or not value or len(value) > SHOWN or not value.isprintable():
+    if secret or without_keys(value) != value:
+        return f"{option}=..."
+    if not value or len(value) > SHOWN or not value.isprintable():
         return f"{option}=..."
     return f"{option}={value}"

@@ -12,7 +12,7 @@ import click
 
 from nanolan.cli.consent import NOT_AGREED, PLACE, refuse_failed, say_wrapped, show_checks
 from nanolan.cli.run import say
-from nanolan.errors import NanolanError, UsageProblem
+from nanolan.errors import NanolanError, UsageProblem, quoted
 from nanolan.hub.client import Hub
 from nanolan.launch.looks import LOCAL, POLITE, Rule, judge, one_line
 from nanolan.launch.policy import FailoverPolicy
@@ -105,7 +105,7 @@ def check_rule(rule: Rule, market: Market, expected: Expected, gpu: str) -> None
     clouds = sorted({o.cloud for o in market.listed})
     if rule.wanted.cloud and clouds and rule.wanted.cloud not in clouds:
         raise UsageProblem(
-            f"no cloud {rule.wanted.cloud[:40]!r} is listed; there are {', '.join(clouds)}"
+            f"no cloud {quoted(rule.wanted.cloud, 40)} is listed; there are {', '.join(clouds)}"
         )
     usable = [o for o in fitting(market.listed, rule.wanted) if not unusable(o)]
     check_one_type(usable, gpu)

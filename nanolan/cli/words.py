@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from nanolan.errors import quoted
+
 TRAIN_OPTIONS = "train-options"
 TRAIN_WORD = re.compile(r"(?:--)?train\.[^=]+=")
 TRAIN_NAME = re.compile(r"(?:--)?train\.[\w.-]*")
@@ -42,7 +44,7 @@ def flag_word(key: str, value: str, option: click.Option, ctx: click.Context) ->
         "off": False,
     }
     if value.lower() not in yes:
-        raise click.UsageError(f"{key}={value[:40]!r}: expected yes or no", ctx)
+        raise click.UsageError(f"{key}={quoted(value, 40)}: expected yes or no", ctx)
     if yes[value.lower()]:
         return [f"--{key}"]
     if option.flag_value == "yes":

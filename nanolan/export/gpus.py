@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanolan.errors import UsageProblem
+from nanolan.errors import UsageProblem, quoted
 from nanolan.shadeform.gpu_types import normalized
 
 # nanolan's name -> SkyPilot's names, which differ by cloud, and GB of a GPU
@@ -37,7 +37,7 @@ def find_gpu(wanted: str) -> str:
         if name in (normalized(gpu), *map(normalized, theirs)):
             return gpu
     raise UsageProblem(
-        f"no name of SkyPilot's is known for GPU {wanted!r}; nothing was exported. Known are: {', '.join(SKYPILOT_GPUS)}"
+        f"no name of SkyPilot's is known for GPU {quoted(wanted)}; nothing was exported. Known are: {', '.join(SKYPILOT_GPUS)}"
     )
 
 

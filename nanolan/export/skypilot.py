@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from nanolan.errors import UsageProblem
+from nanolan.errors import UsageProblem, quoted
 from nanolan.export.gpus import skypilot_names
 from nanolan.money import dollars
 from nanolan.plan import Plan
@@ -27,7 +27,9 @@ def infra_of(cloud: str | None, region: str | None) -> str:
         raise UsageProblem("region= needs cloud=, such as cloud=aws region=us-east-1")
     parts = [p for p in (cloud, region) if p]
     if wrong := [p for p in parts if not re.fullmatch(INFRA, p)]:
-        raise UsageProblem(f"{wrong[0][:60]!r} is not a cloud or region of SkyPilot, such as aws")
+        raise UsageProblem(
+            f"{quoted(wrong[0], 60)} is not a cloud or region of SkyPilot, such as aws"
+        )
     return "/".join(parts)
 
 

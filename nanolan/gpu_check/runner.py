@@ -16,7 +16,7 @@ from nanolan.box.phase_runner import MARK
 from nanolan.box.probation import Ended, reason_of, run_limited
 from nanolan.box.sandbox import confine
 from nanolan.cost.gpu_check import FAILED, LEFT_OUT, OK, Part
-from nanolan.errors import UsageProblem
+from nanolan.errors import UsageProblem, quoted
 from nanolan.files import write_atomic
 from nanolan.gpu_check.machine import Machine
 from nanolan.gpu_check.parts import INPUTS, PARTS, PartKind
@@ -34,7 +34,7 @@ Run = Callable[[str, Machine, float], Ended]
 def chosen_parts(names: Sequence[str], kinds: Mapping[str, PartKind] = PARTS) -> list[str]:
     """The parts to run, in their order: all, or the named ones and the inputs that they need; UsageProblem for another name."""
     if unknown := [name for name in names if name not in kinds]:
-        raise UsageProblem(f"no part called {unknown[0]!r}; there is {', '.join(kinds)}")
+        raise UsageProblem(f"no part called {quoted(unknown[0])}; there is {', '.join(kinds)}")
     wanted = set(names or kinds)
     if INPUTS in kinds and any(kinds[name].inputs for name in wanted):
         wanted.add(INPUTS)

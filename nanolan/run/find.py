@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from nanolan.errors import BadAnswer, NotFound, UsageProblem
+from nanolan.errors import BadAnswer, NotFound, UsageProblem, quoted
 from nanolan.hub.client import Hub
 from nanolan.money import MOST_DOLLARS
 from nanolan.phases import SEQUENCES
@@ -54,7 +54,7 @@ def find(ledger: Ledger, which: str | None, there: RunSearch, owner: str | None 
         return ledger.find(which)
     if there.hub is None or not there.repos:
         raise UsageProblem(
-            f"no run called {which[:60]!r} in the ledger (to find runs of another laptop, set HF_TOKEN and "
+            f"no run called {quoted(which, 60)} in the ledger (to find runs of another laptop, set HF_TOKEN and "
             "HF_REPO). See: just status"
         )
     instances = there.instances()
@@ -63,9 +63,9 @@ def find(ledger: Ledger, which: str | None, there: RunSearch, owner: str | None 
     )
     if len(found) != 1:
         raise UsageProblem(
-            f"{which[:60]!r} fits several runs: {', '.join(sorted(found))}; give the id"
+            f"{quoted(which, 60)} fits several runs: {', '.join(sorted(found))}; give the id"
             if found
-            else f"no run called {which[:60]!r} in the ledger, on the account or in {' and '.join(there.repos)}. "
+            else f"no run called {quoted(which, 60)} in the ledger, on the account or in {' and '.join(there.repos)}. "
             "See: just status, just orphans"
         )
     return add_to_ledger(ledger, rebuild(there, found.pop(), instances), instances, owner)

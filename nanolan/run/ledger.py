@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from nanolan.errors import BadAnswer, LedgerProblem, PreflightFailed, UsageProblem
+from nanolan.errors import BadAnswer, LedgerProblem, PreflightFailed, UsageProblem, quoted
 from nanolan.files import entries_of
 from nanolan.plan import UNREADABLE, Plan, Strict
 from nanolan.redact import hide
@@ -244,9 +244,9 @@ class Ledger:
             raise BadAnswer(unreadable_text(unreadable[0]))
         if found:
             raise UsageProblem(
-                f"{text!r} fits several runs: {', '.join(e.plan.run_id for e in found)}; give the id"
+                f"{quoted(text)} fits several runs: {', '.join(e.plan.run_id for e in found)}; give the id"
             )
-        raise UsageProblem(f"no run called {text[:60]!r} in the ledger. See: just status")
+        raise UsageProblem(f"no run called {quoted(text, 60)} in the ledger. See: just status")
 
     def _newest_can_be_read(self, entries: list[Entry], broken: list[Path]) -> None:
         """BadAnswer if the newest run, the default, may be one with an unreadable file."""

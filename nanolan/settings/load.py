@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nanolan.errors import UsageProblem
+from nanolan.errors import UsageProblem, is_key
 from nanolan.money import parse_limit
 from nanolan.redact import Secret
 from nanolan.settings.env_lines import LIMITS, EnvFile, nearest, read_env
@@ -181,6 +181,9 @@ def _value(meta: Mapping[str, Any], layer: Layer) -> Any:
             raise UsageProblem(f"it has {len(text):,} characters; {MOST_CHARACTERS:,} are the most")
         if not text.isprintable():
             raise UsageProblem("it contains a control character")
+        if is_key(text) and not meta["secret"]:
+            Secret(text)  # masked from now on
+            raise UsageProblem("this is a key or token; it belongs into the setting for that key")
         return meta["parse"](text)
     except UsageProblem as e:
         raise UsageProblem(f"{layer.called(meta['env'])}: {e}") from None

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nanolan.errors import UsageProblem
+from nanolan.errors import UsageProblem, quoted
 from nanolan.files import read_regular
 from nanolan.settings.settings import TABLE
 
@@ -35,7 +35,7 @@ def profile_words(path: Path, name: str) -> dict[str, str]:
     if name not in tables:
         near = difflib.get_close_matches(name, tables, 1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(tables) or 'none'}"
-        raise UsageProblem(f"no profile {name[:40]!r} in {path}: {hint}")
+        raise UsageProblem(f"no profile {quoted(name, 40)} in {path}: {hint}")
     table = tables[name]
     if not isinstance(table, dict):
         raise UsageProblem(
@@ -71,7 +71,7 @@ def _checked(key: str, where: str) -> str:
     if field not in TABLE:
         near = difflib.get_close_matches(key, [n.replace("_", "-") for n in TABLE], 1)
         raise UsageProblem(
-            f"{where}: no setting called {key[:40]!r}"
+            f"{where}: no setting called {quoted(key, 40)}"
             + (f"; did you mean {near[0]}?" if near else "")
         )
     if TABLE[field]["secret"]:

@@ -29,7 +29,6 @@ OF_THE_RUN = "the run's plan"  # the source of a setting that a resumed run keep
 # How --help calls a value, by its parser
 METAVARS: dict[Callable[[str], Any], str] = {
     parse_limit: "USD",
-    value.address: "URL",
     value.count: "N",
     value.duration: "TIME",
     value.few: "N",
@@ -240,10 +239,15 @@ class Settings:
         "SHADEFORM_API",
         "address of the Shadeform API",
         "https://api.shadeform.ai/v1",
-        value.address,
+        value.address_beside("SHADEFORM_API_KEY"),
+        metavar="URL",
     )
     hf_endpoint: str = _setting(
-        "HF_ENDPOINT", "address of the Hub", "https://huggingface.co", value.address
+        "HF_ENDPOINT",
+        "address of the Hub",
+        "https://huggingface.co",
+        value.address_beside("HF_TOKEN"),
+        metavar="URL",
     )
     sources: dict[str, str] = field(default_factory=dict)
     fork: Fork | None = None  # what `trainer` names, once it was read (nanolan/trainers/choose.py)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from nanolan.errors import UsageProblem
+from nanolan.errors import UsageProblem, quoted, without_keys
 from nanolan.phases import parse_gate, phase_sequence
 from nanolan.redact import Secret
 
@@ -22,7 +22,7 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 def name(text: str) -> str:
     if not re.fullmatch(NAME, text):
         raise UsageProblem(
-            f"{text[:80]!r} is not a usable name: letters, digits, '.', '_', '-', at most 60, "
+            f"{quoted(text, 80)} is not a usable name: letters, digits, '.', '_', '-', at most 60, "
             "starting with a letter or digit"
         )
     return text
@@ -35,11 +35,11 @@ def repo(text: str) -> str:
         return text
     plain = re.sub(r"\.git$", "", re.sub(r"^https?://[^/]*/", "", text).strip("/"))
     meant = (
-        f": {plain}"
+        f": {without_keys(plain)}"
         if plain != text and re.fullmatch(REPO, plain, re.ASCII)
         else ", as in https://huggingface.co/owner/name"
     )
-    raise UsageProblem(f"{text[:80]!r} is not a Hub repo: give owner/name{meant}")
+    raise UsageProblem(f"{quoted(text, 80)} is not a Hub repo: give owner/name{meant}")
 
 
 def init(text: str) -> str:
@@ -50,9 +50,27 @@ def init(text: str) -> str:
         r"(?!\.)[A-Za-z0-9_][\w.-]*(/(?!\.)[\w][\w.-]*)*/?", folder, re.ASCII
     ):
         raise UsageProblem(
-            f"{text[:100]!r}: give OWNER/REPO:FOLDER, such as you/nanochat:d20/checkpoints"
+            f"{quoted(text, 100)}: give OWNER/REPO:FOLDER, such as you/nanochat:d20/checkpoints"
         )
     return f"{name}:{folder.strip('/')}"
+
+
+def address_beside(key: str) -> Callable[[str], str]:
+    """A parser of the address of a service, whose key is the setting `key`."""
+
+    def parse(text: str) -> str:
+        _not_a_key(text, key)
+        return address(text)
+
+    return parse
+
+
+def _not_a_key(text: str, key: str) -> None:
+    """Refuse a text that is no address at all, and quote nothing of it: it may be the key, in the wrong line."""
+    if "://" not in text:
+        raise UsageProblem(
+            f"this is the address of the service and must be https://host; the key is {key}"
+        )
 
 
 def address(text: str) -> str:
@@ -61,25 +79,21 @@ def address(text: str) -> str:
     if plain and (plain[1] == "https" or is_loopback(text)):
         return text.rstrip("/")
     raise UsageProblem(
-        f"address {_without_user(text)!r} must be https://host, or http on this machine (127.0.0.1), "
+        f"address {quoted(text)} must be https://host, or http on this machine (127.0.0.1), "
         "with no user, blank or query"
     )
 
 
 def wandb_address(text: str) -> str:
+    _not_a_key(text, "WANDB_API_KEY")
     if not re.fullmatch(
         r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", text, re.ASCII
     ):
         raise UsageProblem(
-            f"address {_without_user(text)!r} does not look like https://wandb.example.org; "
+            f"address {quoted(text)} does not look like https://wandb.example.org; "
             "it must not contain a name or password"
         )
     return text.rstrip("/")
-
-
-def _without_user(text: str) -> str:
-    """The address without user and password, safe to show."""
-    return re.sub(r"[^/]*@", "...@", text[:300])[:80]
 
 
 def secret(text: str) -> Secret:
@@ -97,7 +111,7 @@ def secret(text: str) -> Secret:
 def gpu(text: str) -> str:
     kind, colon, number = text.partition(":")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,39}", kind):
-        raise UsageProblem(f"{text[:40]!r} is not a GPU type such as H100 or H100:8")
+        raise UsageProblem(f"{quoted(text, 40)} is not a GPU type such as H100 or H100:8")
     if colon:
         count(number)
     return text
@@ -119,7 +133,7 @@ def notify(text: str) -> Secret:
 
 def count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= 1024:
-        raise UsageProblem(f"{text[:40]!r} is not a number from 1 to 1024")
+        raise UsageProblem(f"{quoted(text, 40)} is not a number from 1 to 1024")
     return int(text)
 
 
@@ -135,7 +149,7 @@ def train_options(text: str) -> tuple[tuple[str, str], ...]:
     try:
         words = shlex.split(text)
     except ValueError as e:
-        raise UsageProblem(f"{text[:80]!r}: {e}") from None
+        raise UsageProblem(f"{quoted(text, 80)}: {e}") from None
     found = dict[str, str]()
     for word in words:
         name, sign, given = word.partition("=")
@@ -143,7 +157,7 @@ def train_options(text: str) -> tuple[tuple[str, str], ...]:
         if not sign or not re.fullmatch(
             r"([a-z][a-z0-9_]{0,39}\.)?[A-Za-z][A-Za-z0-9_]{0,59}", name
         ):
-            raise UsageProblem(f"{word[:60]!r} is not an option such as init-lr-frac=0.1")
+            raise UsageProblem(f"{quoted(word, 60)} is not an option such as init-lr-frac=0.1")
         if name in found:
             raise UsageProblem(f"{name} is given twice")
         found[name] = given
@@ -157,13 +171,13 @@ def is_url(text: str) -> bool:
 
 def minutes(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text):
-        raise UsageProblem(f"{text[:40]!r} is not a number of minutes such as 10 or 0.5")
+        raise UsageProblem(f"{quoted(text, 40)} is not a number of minutes such as 10 or 0.5")
     return float(text)
 
 
 def few(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,2}", text):
-        raise UsageProblem(f"{text[:40]!r} is not a number from 0 to 99")
+        raise UsageProblem(f"{quoted(text, 40)} is not a number from 0 to 99")
     return int(text)
 
 
@@ -172,7 +186,7 @@ def one_of(*words: str) -> Callable[[str], str]:
         if text.lower() not in words:
             near = difflib.get_close_matches(text.lower(), words, 1, 0.6)
             raise UsageProblem(
-                f"{text[:40]!r} is not one of {', '.join(words)}"
+                f"{quoted(text, 40)} is not one of {', '.join(words)}"
                 + (f". Did you mean {near[0]}?" if near else "")
             )
         return text.lower()
@@ -202,7 +216,7 @@ def duration(text: str) -> int:
     m = re.fullmatch(r"([0-9]{1,7})([smhd]?)", text)
     seconds = int(m[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[m[2]] if m else 0
     if not 0 < seconds <= 30 * 86400:
-        raise UsageProblem(f"{text[:40]!r} is not a duration such as 90m or 2h (at most 30d)")
+        raise UsageProblem(f"{quoted(text, 40)} is not a duration such as 90m or 2h (at most 30d)")
     return seconds
 
 

@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from nanolan.errors import quoted
+
 ANY = "any"
 # GPU names that Shadeform has used: one without stock today is not a typo
 GPUS = (
@@ -81,4 +83,4 @@ def unknown_gpu_text(wanted: str, listed: Iterable[str]) -> str:
         if guess
         else f"Known are {', '.join(known.values())}"
     )
-    return f"unknown GPU {wanted!r}. {hint}"
+    return f"unknown GPU {quoted(wanted)}. {hint}"

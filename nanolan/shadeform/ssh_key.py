@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem
+from nanolan.errors import NanolanError, UnclearAnswer, UsageProblem, quoted
 from nanolan.settings.paths import typed
 from nanolan.settings.settings import ROOT
 from nanolan.shadeform.client import Shadeform
@@ -45,7 +45,7 @@ def load_own_key(text: str) -> OwnKey:
         line = path.read_text().strip()
     except (OSError, UnicodeError, ValueError) as e:
         raise UsageProblem(
-            f"SSH_PUBLIC_KEY: {text[:80]!r} is neither a public key nor a file with one ({type(e).__name__}). "
+            f"SSH_PUBLIC_KEY: {quoted(text, 80)} is neither a public key nor a file with one ({type(e).__name__}). "
             "Make one: ssh-keygen -t ed25519"
         ) from None
     if not PUBLIC.fullmatch(line):  # shows nothing of it: it may be a private key

@@ -17,7 +17,7 @@ from pathlib import Path
 from nanolan.code.git import AUTHOR, run_git
 from nanolan.code.secret_names import is_secret_name
 from nanolan.code.snapshot import OTHER_REPO, SECRET_NAME, UNTRACKED, check_size
-from nanolan.errors import PreflightFailed, UsageProblem
+from nanolan.errors import PreflightFailed, UsageProblem, quoted
 from nanolan.redact import printable
 from nanolan.settings.values import is_url
 from nanolan.trainers.fetch import fetch_commit, parse_url, without_user
@@ -77,7 +77,7 @@ def _folder(value: str, folder: Path) -> Path:
     except (OSError, RuntimeError, ValueError):  # too long, a circle of links, no such user
         pass
     raise UsageProblem(
-        f"trainer={without_user(value)!r} is no folder here. Give nanolan, a nanochat checkout, or URL@COMMIT"
+        f"trainer={quoted(without_user(value))} is no folder here. Give nanolan, a nanochat checkout, or URL@COMMIT"
     )
 
 

@@ -17,6 +17,7 @@ from nanolan.cli.command import KeyValueCommand, run, setting_options, settings_
 from nanolan.errors import InsufficientFunds, MayBeBilling
 from nanolan.redact import printable
 from nanolan.settings.settings import TABLE
+from tests.support.core_fixtures import script
 
 
 @click.command(cls=KeyValueCommand)
@@ -238,3 +239,38 @@ def test_a_key_file_that_others_can_read_is_pointed_out(
         env_file.chmod(mode)
         assert settings_from({}).run_name == "from-file"
         assert (f"chmod 600 {env_file}" in capsys.readouterr().err) is pointed_out
+
+
+KEY = "hf_" + "S3CRET" + "q7Xw2VbN8kTz4RjMabcdefghijk"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["launch", KEY],
+        ["launch", f"hf-endpoint=https://h.example/?token={KEY[3:]}"],
+        ["launch", f"hf-endpont=https://h.example/?token={KEY[3:]}"],
+        ["launch", f"spend-limt={KEY}"],
+        ["launch", f"gpu={KEY}"],
+        ["launch", f"me/{KEY}"],
+        ["upload", "base", "--repo", KEY],
+        ["stop", KEY],
+        ["stop", "--timeout", KEY],
+        ["why", KEY],
+        ["export", KEY],
+        ["logs", "-n", KEY],
+        ["limit", f"spend-limit={KEY}"],
+        ["chat", "--temperature", KEY],
+        ["guard", f"yes={KEY}"],
+        ["verify", KEY, KEY],
+    ],
+    ids=lambda w: " ".join(w)[:20],
+)
+def test_a_key_that_is_typed_in_the_wrong_place_is_not_shown(
+    words: list[str], tmp_path: Path
+) -> None:
+    env = {"NANOLAN_HOME": str(tmp_path), "HOME": str(tmp_path), "NANOLAN_ENV_FILE": "/dev/null"}
+    keys = {"SHADEFORM_API_KEY": "k" * 20, "SHADEFORM_API": "http://127.0.0.1:9"}
+    done = script(*words, env=env | keys)
+    assert done.returncode != 0 and done.stderr and "S3CRET" not in done.stdout + done.stderr
+    assert "a bug" not in done.stderr
