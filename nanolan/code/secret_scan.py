@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import quote
 
+from nanolan.code.key_shapes import ANY_CASE, SHAPES
 from nanolan.redact import base64_of, forms, known_values, parts, password_of, unescaped
 
 ALLOW = b"pragma: allowlist secret"
@@ -29,86 +30,10 @@ JOINTS = b" \t\r\n\0\"'\\+=,"  # characters that may separate the pieces of a va
 YOURS = "a key, token or password of yours"
 UNSEEN = "packed content that cannot be searched"
 
-# Description; a text that every match contains; the pattern
-SHAPES: tuple[tuple[str, bytes, bytes], ...] = (
-    ("a Hugging Face token", b"hf_", rb"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{20,}"),
-    ("a Hugging Face token", b"api_org_", rb"(?<![A-Za-z0-9_])api_org_[A-Za-z0-9]{20,}"),
-    ("a private key", b"PRIVATE KEY", rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"),
-    ("a private key", b"PuTTY-User-Key-File-", rb"PuTTY-User-Key-File-\d"),
-    ("a private key", b"AGE-SECRET-KEY-1", rb"AGE-SECRET-KEY-1[0-9A-Z]{50,}"),
-    ("an API key", b"sk-", rb"(?<![A-Za-z0-9_-])sk-(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{20,}"),
-    ("a wandb key", b"wandb", rb"(?i)wandb[^\n]{0,80}?(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"),
-    ("a wandb key", b"WANDB", rb"(?i)wandb[^\n]{0,80}?(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"),
-    ("a wandb key", b"wandb_v1_", rb"wandb_v1_[A-Za-z0-9_]{30,}"),
-    (
-        "a login",
-        b"password",
-        rb"machine\s+[^\s{}<>$]+\s+login\s+[^\s{}<>$]+\s+password\s+[^\s\"'{}<>$*\\]{8,}",
-    ),
-    ("a login", b"password", rb"default\s+login\s+[^\s{}<>$]+\s+password\s+[^\s\"'{}<>$*\\]{8,}"),
-    (
-        "a login",
-        b"://",
-        rb"[a-z][a-z0-9+.-]*://[^\s/:@\"'{}<>$*]+:(?=[^\s/@]*[0-9])[^\s/:@\"'{}<>$*]{8,}@",
-    ),
-    ("an AWS key", b"KIA", rb"(?<![A-Z0-9])AKIA[A-Z0-9]{16}(?![A-Z0-9])"),
-    ("an AWS key", b"ASIA", rb"(?<![A-Z0-9])ASIA[A-Z0-9]{16}(?![A-Z0-9])"),
-    (
-        "an AWS key",
-        b"aws_secret_access_key",
-        rb"aws_secret_access_key[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}",
-    ),
-    (
-        "an AWS key",
-        b"AWS_SECRET_ACCESS_KEY",
-        rb"AWS_SECRET_ACCESS_KEY[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}",
-    ),
-    *(
-        ("a GitHub token", b"gh%c_" % kind, rb"(?<![A-Za-z0-9_])gh[pousr]_[A-Za-z0-9]{30,}")
-        for kind in b"pousr"
-    ),
-    ("a GitHub token", b"github_pat_", rb"github_pat_[A-Za-z0-9_]{22,}"),
-    ("a GitLab token", b"glpat-", rb"glpat-[A-Za-z0-9_-]{20,}"),
-    ("a Slack token", b"xox", rb"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    ("a Slack token", b"xapp-", rb"xapp-\d-[A-Za-z0-9-]{10,}"),
-    (
-        "a webhook",
-        b"hooks.slack.com",
-        rb"hooks\.slack\.com/(?:services|workflows)/T\w+/\w+/\w{16,}",
-    ),
-    ("a webhook", b"/api/webhooks/", rb"discord(?:app)?\.com/api/webhooks/\d+/[\w-]{30,}"),
-    ("a Google key", b"AIza", rb"AIza[0-9A-Za-z_-]{35}"),
-    ("a Google token", b"ya29.", rb"ya29\.[0-9A-Za-z_-]{30,}"),
-    ("an npm token", b"npm_", rb"(?<![A-Za-z0-9_])npm_[A-Za-z0-9]{36}"),
-    ("a PyPI token", b"pypi-AgE", rb"pypi-AgE[A-Za-z0-9_-]{50,}"),
-    ("a Stripe key", b"k_live_", rb"[sr]k_live_[A-Za-z0-9]{16,}"),
-    ("a Telegram token", b":AA", rb"(?<!\d)\d{8,10}:AA[\w-]{30,}"),
-    ("a signed token", b"eyJ", rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
-    ("a bearer token", b"earer ", rb"[Bb]earer +(?=[A-Za-z0-9._~+/-]*[0-9])[A-Za-z0-9._~+/-]{20,}"),
-    (
-        "an API key",
-        b"-KEY",
-        rb"(?i)X-API-KEY[\"']?\s*[:=]\s*[\"']?(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{16,}",
-    ),
-    (
-        "an API key",
-        b"-key",
-        rb"(?i)X-API-KEY[\"']?\s*[:=]\s*[\"']?(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{16,}",
-    ),
-    (
-        "a key",
-        b"_KEY",
-        rb"(?:SHADEFORM|WANDB|OPENAI|ANTHROPIC|OPENROUTER)_API_KEY(?:_BOX)?[\"']?\s{0,3}[=:]\s{0,3}[\"']?"
-        rb"(?=[A-Za-z0-9_+/~-]*[0-9])[A-Za-z0-9_+/~-]{16,}",
-    ),
-    (
-        "a key",
-        b"_TOKEN",
-        rb"(?:HF|HUB|GITHUB|SLACK|NPM)_TOKEN[\"']?\s{0,3}[=:]\s{0,3}[\"']?"
-        rb"(?=[A-Za-z0-9_+/~-]*[0-9])[A-Za-z0-9_+/~-]{16,}",
-    ),
+PATTERNS, ANY_CASE_PATTERNS = (
+    tuple((what, anchor, re.compile(pattern)) for what, anchor, pattern in rows)
+    for rows in (SHAPES, ANY_CASE)
 )
-PATTERNS = tuple((what, anchor, re.compile(pattern)) for what, anchor, pattern in SHAPES)
 
 
 @dataclass(frozen=True)
@@ -160,9 +85,8 @@ class Scanner:
             return Found(name, YOURS)
         if shapes:
             for layer in (data, data.replace(b"\0", b"")) if b"\0" in data else (data,):
-                for what, anchor, pattern in PATTERNS:
-                    if anchor in layer and (at := first_of(pattern, layer)) is not None:
-                        return Found(name, what, line_of(layer, at))
+                if found := shape_in(layer):
+                    return Found(name, found[0], line_of(layer, found[1]))
         return None
 
     def _known(self, data: bytes) -> int | None:
@@ -240,6 +164,15 @@ def first_of(pattern: re.Pattern[bytes], data: bytes) -> int | None:
         end = data.find(b"\n", found.end())
         if ALLOW not in data[begin : end if end >= 0 else None]:
             return found.start()
+    return None
+
+
+def shape_in(data: bytes) -> tuple[str, int] | None:
+    """What looks like a key in `data`, and its position."""
+    for text, patterns in ((data, PATTERNS), (data.lower(), ANY_CASE_PATTERNS)):
+        for what, anchor, pattern in patterns:
+            if anchor in text and (at := first_of(pattern, text)) is not None:
+                return what, at
     return None
 
 

@@ -133,7 +133,7 @@ def test_a_folder_that_a_live_run_writes_is_not_written_by_another(
 
 def key_check(cloud: ShadeformServer, listed: list[Instance] | None = None, **flags: str) -> Check:
     s = load_settings(
-        {"shadeform_api": cloud.url, "shadeform_api_key": "another-0123456789"} | flags, {}
+        {"shadeform_api": cloud.url, "shadeform_api_key": "another-01234"} | flags, {}
     )
     return check_box_key(s, None if listed is None else lambda: listed)
 
@@ -151,9 +151,9 @@ def test_the_check_names_the_key_for_the_box_and_tests_a_second_one(tmp_path: Pa
         )
         good = key_check(cloud, [instance("deleted")], shadeform_api_key_box=cloud.key)
         assert good.ok and "second" in good.text and cloud.requests
-        wrong = key_check(cloud, shadeform_api_key_box="wrong-0123456789")
+        wrong = key_check(cloud, shadeform_api_key_box="wrong-01234")
         assert wrong.ok is False and "refused SHADEFORM_API_KEY_BOX" in wrong.text
-        assert "same key" in key_check(cloud, shadeform_api_key_box="another-0123456789").text
+        assert "same key" in key_check(cloud, shadeform_api_key_box="another-01234").text
         foreign = key_check(cloud, [instance("active")], shadeform_api_key_box=cloud.key)
         assert foreign.ok is False and "i-1" in foreign.text and "another account" in foreign.text
         cloud.fault("GET /v1/instances$", "status", status=400)
