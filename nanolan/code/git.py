@@ -33,6 +33,7 @@ OPTIONS = (
     "-c",
     "pack.window=0",  # no search for deltas: a bundle in a third of the time, and as small for a clone
 )
+READ_FILES = {"add", "diff", "status", "update-index", "write-tree"}  # these may run filters
 QUIET = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"}
 # A fixed author: the same files give the same commit, and the user needs no git identity
 AUTHOR = {
@@ -44,6 +45,7 @@ AUTHOR = {
         "DATE": "2026-01-01T00:00:00Z",
     }.items()
 }
+SHA1 = 40  # hex digits of an object's name
 CLONE = "nanolan must be a git clone with at least one commit"
 PARTIAL = "this partial clone lacks files of its commit. Fetch them: git sparse-checkout disable"
 MEANING = (  # part of git's message -> explanation; the first match counts
@@ -76,10 +78,12 @@ class Checkout:
 def run_git(
     root: Path, *args: str, env: Mapping[str, str] | None = None, stdin: bytes = b""
 ) -> bytes:
-    """The output of a git command; PreflightFailed says what went wrong."""
+    """The output of a git command; PreflightFailed says what went wrong. No filter of the user's settings is run: it could do
+    anything, and the files are sent as they are."""
+    off = without_filters(root) if args[0] in READ_FILES else []
     try:
         done = subprocess.run(
-            ["git", *OPTIONS, *args],
+            ["git", *OPTIONS, *off, *args],
             cwd=root,
             env=git_environment() | dict(env or {}),
             input=stdin,
@@ -94,6 +98,24 @@ def run_git(
             f"{explain(root, args[0], done.stderr.decode(errors='replace'))}; nothing was rented"
         )
     return done.stdout
+
+
+def without_filters(root: Path) -> list[str]:
+    """Options that switch off every filter that git's settings define: attributes of a checkout choose among these."""
+    keys = run_git(root, "config", "--list", "--name-only", "-z").decode(errors="surrogateescape")
+    names = {k[len("filter.") :].rpartition(".")[0] for k in keys.split("\0") if is_filter(k)}
+    values = {"clean": "", "smudge": "", "process": "", "required": "false"}
+    return [
+        word
+        for n in sorted(names)
+        for k, v in values.items()
+        for word in ("-c", f"filter.{n}.{k}={v}")
+    ]
+
+
+def is_filter(key: str) -> bool:
+    """Whether a key of git's settings is filter.NAME.something; a NAME with a "=" cannot be named in an option."""
+    return key.startswith("filter.") and key.count(".") >= 2 and "=" not in key
 
 
 def git_environment() -> dict[str, str]:
@@ -126,6 +148,11 @@ def open_checkout(root: Path) -> Checkout:
     top, index, objects, head, tree = (
         run_git(root, "rev-parse", *words).decode(errors="surrogateescape").splitlines()
     )
+    if len(head) != SHA1:
+        raise PreflightFailed(
+            f"{root} names its objects by SHA-256, which the git of an instance does not fetch. Clone nanolan in git's usual "
+            "format and put your changes there; nothing was rented"
+        )
     if Path(top).resolve() != root.resolve():
         raise PreflightFailed(
             f"{root} is a folder inside another git checkout, {top}, all of which would be sent. {CLONE} "

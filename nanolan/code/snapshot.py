@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import shutil
 import stat
 import tempfile
@@ -27,6 +28,8 @@ MOST_BYTES = 20 << 20
 SECRET_NAME = "the name of a secret file, a history or an editor's copy"
 UNTRACKED = "git does not track it"
 OTHER_REPO = "another git repository"
+ENCRYPTED = "a filter of git encrypts it"
+ENCRYPTS = re.compile(r"(?i)crypt|sops|vault|secret|(^|[-_])age$")  # names of such filters
 DATA = "data or weights, which travel through the Hub"
 
 
@@ -70,9 +73,11 @@ def take_snapshot(root: Path, temp: Path, scanner: Scanner) -> tuple[Snapshot, d
         "GIT_OBJECT_DIRECTORY": str(temp / "objects"),
         "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(checkout.objects),
     }
+    check_merged(root)
     tracked = _names(run_git(root, "ls-files", "-z"))
     others = _names(run_git(root, "ls-files", "-z", "--others", "--exclude-standard"))
     new, left = sort_out(tracked, others)
+    left |= dict.fromkeys(encrypted(root, tracked), ENCRYPTED)
     check_size((p, _size_here(root / p)) for p in (*(p for p in tracked if p not in left), *new))
     tree = _write_tree(checkout, new, [p for p in tracked if p in left], git_env)
     entries = _entries(root, tree, git_env)
@@ -107,6 +112,17 @@ def sort_out(
         else:
             left[path] = UNTRACKED
     return tuple(new), left
+
+
+def check_merged(root: Path) -> None:
+    """PreflightFailed if a merge left conflicts: such a file has no content to send."""
+    lines = _names(run_git(root, "ls-files", "--unmerged", "-z"))  # one for each side
+    if paths := list(dict.fromkeys(line.partition("\t")[2] for line in lines)):
+        more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+        raise PreflightFailed(
+            f"{paths[0]}{more} has conflicts of an unfinished merge. Resolve them, then: git add, or give the merge up: "
+            "git merge --abort; nothing was rented"
+        )
 
 
 def check_size(sizes: Iterable[tuple[str, int]]) -> None:
@@ -155,8 +171,9 @@ def _write_tree(
     root, index = checkout.root, Path(git_env["GIT_INDEX_FILE"])
     if not index.exists():
         if checkout.index.is_file():
-            # the copy keeps the file times, so that git does not read unchanged files again
-            shutil.copyfile(checkout.index, index)
+            # the copy has the files' times, so that git does not read unchanged files again; and its own time, by which git
+            # knows which of them may have changed within the second in which it was written
+            shutil.copy2(checkout.index, index)
         run_git(
             root,
             "update-index",
@@ -166,12 +183,39 @@ def _write_tree(
             env=git_env,
             stdin=run_git(root, "ls-files", "-z"),
         )
+        hidden = [p for p in _skipped(root) if os.path.lexists(root / p)]
+        run_git(
+            root,
+            "update-index",
+            "--no-skip-worktree",
+            "-z",
+            "--stdin",
+            env=git_env,
+            stdin=_list(hidden),
+        )
         run_git(root, "add", "--update", "--", ".", env=git_env)
     run_git(root, "update-index", "--add", "-z", "--stdin", env=git_env, stdin=_list(add))
     run_git(
         root, "update-index", "--force-remove", "-z", "--stdin", env=git_env, stdin=_list(remove)
     )
     return _line(run_git(root, "write-tree", env=git_env))
+
+
+def _skipped(root: Path) -> list[str]:
+    """Files that git was told not to look at: with an edit, or left out by a sparse checkout."""
+    return [
+        os.fsdecode(n[2:])
+        for n in run_git(root, "ls-files", "-t", "-z").split(b"\0")
+        if n[:1] == b"S"
+    ]
+
+
+def encrypted(root: Path, tracked: list[str]) -> list[str]:
+    """Tracked files that a filter encrypts for the repository: in the folder they are in clear."""
+    fields = _names(run_git(root, "check-attr", "-z", "--stdin", "filter", stdin=_list(tracked)))
+    return [
+        path for path, name in zip(fields[::3], fields[2::3], strict=True) if ENCRYPTS.search(name)
+    ]
 
 
 def _entries(root: Path, tree: str, git_env: dict[str, str]) -> list[Entry]:

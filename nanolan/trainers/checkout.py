@@ -16,7 +16,14 @@ from pathlib import Path
 
 from nanolan.code.git import AUTHOR, run_git
 from nanolan.code.secret_names import is_secret_name
-from nanolan.code.snapshot import OTHER_REPO, SECRET_NAME, UNTRACKED, check_size
+from nanolan.code.snapshot import (
+    ENCRYPTED,
+    OTHER_REPO,
+    SECRET_NAME,
+    UNTRACKED,
+    check_size,
+    encrypted,
+)
 from nanolan.errors import PreflightFailed, UsageProblem, quoted
 from nanolan.redact import printable
 from nanolan.settings.values import is_url
@@ -85,6 +92,7 @@ def _copy(root: Path, target: Path, source: str) -> Copy:
     """Copy the files of the checkout at `root`, which may be a folder inside a repository, to a repository of its own."""
     head = _head(root)
     tracked, left = _tracked(root)
+    left |= dict.fromkeys(encrypted(root, tracked), ENCRYPTED)
     others = _names(run_git(root, "ls-files", "-z", "--others", "--exclude-standard"))
     left |= {p: OTHER_REPO if p.endswith("/") else UNTRACKED for p in others}
     left |= {p: SECRET_NAME for p in (*tracked, *others) if is_secret_name(p.rstrip("/"))}
