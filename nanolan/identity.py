@@ -17,7 +17,13 @@ from typing import Any
 import requests
 
 from nanolan.checkpoint.conversations import FORM, Message, check_messages
-from nanolan.checkpoint.foreign_conversations import is_message, rewrite
+from nanolan.checkpoint.foreign_conversations import (
+    CONVERT,
+    is_message,
+    left_aside,
+    rewrite,
+    why_not,
+)
 from nanolan.checkpoint.json_values import read_values
 from nanolan.errors import AuthProblem, BadAnswer, UsageProblem
 from nanolan.net.session import open_session
@@ -194,23 +200,38 @@ def check(messages: Any) -> list[Message]:
     return found
 
 
+def _converted(value: Any, where: str) -> list[Message]:
+    """The conversation of a value of any known form; BadAnswer if it has none, or one that must not be trained."""
+    if why := why_not(value):
+        raise BadAnswer(f"{where}: {why}")
+    return check_messages(rewrite(value), where)
+
+
 def from_file(path: Path, say: Callable[[str], None]) -> Iterator[list[Message]]:
     """The conversations of a file in nanochat's form; those that cannot be rewritten are left out and named.
 
     BadAnswer if the file is no JSON, or all of its conversations are left out.
     """
     kept = left_out = 0
+    aside = set[str]()  # keys that are named already
     try:
         with open(path, "rb") as f:
             for value in read_values(f, str(path), is_message, FORM):
+                where = f"{path}, line {value.line}"
                 try:
-                    found = check_messages(rewrite(value.value), f"{path}, line {value.line}")
+                    found = _converted(value.value, where)
                 except BadAnswer as e:
                     left_out += 1
                     if left_out <= MOST_NAMED:
-                        say(f"left out: {e}")
+                        say(f"left out: {str(e).removesuffix(f'. {CONVERT}')}")
                     continue
                 kept += 1
+                for key in left_aside(value.value):
+                    if key not in aside:
+                        aside.add(key)
+                        say(
+                            f"note: {where}: {key[:40]} is no part of a conversation and not converted"
+                        )
                 yield found
     except OSError as e:
         raise UsageProblem(f"{path} cannot be read: {e.strerror}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from nanolan.identity import (
     check,
     estimate,
     from_endpoint,
+    from_file,
     from_templates,
 )
 from nanolan.redact import Secret
@@ -225,3 +227,25 @@ def test_a_file_that_cannot_be_converted_leaves_nothing_behind(
 def test_without_a_name_or_a_file_the_command_says_what_to_give(tmp_path: Path) -> None:
     done = convert(tmp_path, "name=Lanbot")
     assert done.returncode == 2 and "--from FILE" in done.stderr
+
+
+def test_a_converted_file_names_what_it_leaves_out_and_advises_no_second_conversion(
+    tmp_path: Path,
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}
+    values = [
+        {"instruction": "When?", "context": "In 2015.", "response": "2015", "category": "qa"},
+        {"instruction": "Who?", "response": "Me", "category": "qa"},
+        {"prompt": "Hi", "completion": "Go away", "label": False},
+        {"question": "2+3?", "choices": ["4", "5"], "answer": "B"},
+        {"messages": [{"role": "user", "content": [image]}, {"role": "assistant", "content": "?"}]},
+    ]
+    file = tmp_path / "data.jsonl"
+    file.write_text("".join(json.dumps(v) + "\n" for v in values))
+    said: list[str] = []
+    found = list(from_file(file, said.append))
+    assert [m[0]["content"] for m in found] == ["When?\n\nIn 2015.", "Who?"]
+    told = "\n".join(said)
+    assert told.count("category is no part of a conversation") == 1 and "just identity" not in told
+    for line, why in ((3, "its label is false"), (4, "choices to choose"), (5, "in parts")):
+        assert re.search(rf"left out: \S+, line {line}: .*{why}", told)

@@ -16,13 +16,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from nanolan.checkpoint.foreign_conversations import CONVERT, ROLE_OF, form_of, is_message
+from nanolan.checkpoint.foreign_conversations import CONVERT, ROLE_OF, form_of, is_message, why_not
 from nanolan.checkpoint.json_values import parse, read_values
 from nanolan.errors import BadAnswer
 from nanolan.phases import MOST_DATA_BYTES
 
 Message = dict[str, Any]
 ROLES = ("user", "assistant")
+# What other trainers call it that an answer is not trained, if it is 0 or false
+UNTRAINED = ("weight", "train", "training", "train_on_turn", "loss", "loss_weight")
 PART_TYPES = ("text", "python", "python_output")
 FORM = 'A conversation is [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]'
 PYTHON = 'a call is a part {"type": "python", "text": ...}, its result one of python_output'
@@ -99,6 +101,8 @@ def check_conversation(value: Any, where: str) -> list[Message]:
     """The messages of a conversation in nanochat's form; BadAnswer says what is wrong."""
     if not isinstance(value, dict):
         return check_messages(value, where)
+    if why := why_not(value):
+        raise BadAnswer(f"{where}: {why}")
     if isinstance(value.get("messages"), list) and not form_of(value):
         return check_messages(value["messages"], where)
     if form := form_of(value):
@@ -172,8 +176,11 @@ def _check_rest(message: Mapping[str, Any], where: str) -> None:
     for key in ("tool_calls", "function_call"):
         if message.get(key):
             raise BadAnswer(f"{where} has {key}, which nanochat does not know: {PYTHON}")
-    if message.get("weight") in (0, False) and "weight" in message:
-        raise BadAnswer(f"{where} has the weight 0: nanochat trains every answer")
+    for key in UNTRAINED if message.get("role") == "assistant" else ():
+        if key in message and message[key] in (0, False):
+            raise BadAnswer(
+                f"{where} has the {key} {json.dumps(message[key])}: nanochat trains every answer"
+            )
 
 
 def _check_parts(parts: list[Any], role: str, where: str) -> str | list[dict[str, str]]:

@@ -42,6 +42,12 @@ PAIRS = (
     ("user", "assistant"),
 )
 
+# Text that belongs to the question
+CONTEXTS = ("input", "context", "passage", "document", "background")
+# Answers to choose from, without which a letter or number for an answer means nothing
+CHOICES = ("choices", "options", "endings", "candidates")
+BESIDE = ("id", "system", "system_prompt", "history", "label", *LISTS)
+
 
 def is_message(value: Any) -> bool:
     """Whether an object is a message of a conversation, in any of the forms, and not a conversation."""
@@ -88,6 +94,26 @@ def rewrite(value: Any) -> Any:
     if pair := _pair(value):
         return [*_system(value), *_history(value), *_exchange(value, *pair)]
     return value
+
+
+def why_not(value: Any) -> str:
+    """Why training on a value's conversation would teach something else than the value says; "" if it would not."""
+    if not isinstance(value, dict):
+        return ""
+    if "label" in value and value["label"] in (False, 0):
+        return "its label is false: the answer is a rejected one, and nanochat trains every answer"
+    if _key(value, LISTS) is None and (key := _key(value, CHOICES)):
+        return f"{key} to choose from have no place in a conversation: write them into the question"
+    return ""
+
+
+def left_aside(value: Any) -> list[str]:
+    """The keys with text that a rewritten conversation does not hold."""
+    if not isinstance(value, dict):
+        return []
+    pair = None if _key(value, LISTS) else _pair(value)
+    held = {*BESIDE, *pair, *CONTEXTS} if pair else {*BESIDE}
+    return [k for k, v in value.items() if k not in held and isinstance(v, str) and v.strip()]
 
 
 def _messages(messages: Any) -> Any:
@@ -151,9 +177,9 @@ def _exchange(value: Mapping[str, Any], question: str, answer: str) -> list[Any]
     asked, said = value[question], value[answer]
     if isinstance(asked, list) and isinstance(said, list):  # both are messages
         return list(_messages([*asked, *said]))
-    more = value.get("input") if question != "input" else None
-    if isinstance(more, str) and more.strip() and isinstance(asked, str):
-        asked = f"{asked}\n\n{more}" if asked.strip() else more
+    for more in (value.get(key) for key in CONTEXTS if key != question):
+        if isinstance(more, str) and more.strip() and isinstance(asked, str):
+            asked = f"{asked}\n\n{more}" if asked.strip() else more
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
 
 

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from nanolan.checkpoint.conversations import check_messages
-from nanolan.checkpoint.foreign_conversations import form_of, is_message, rewrite
+from nanolan.checkpoint.foreign_conversations import (
+    form_of,
+    is_message,
+    left_aside,
+    rewrite,
+    why_not,
+)
 from nanolan.errors import BadAnswer
 from tests.support.conversation_forms import BYE, HI, KIND, SHAREGPT, TOOLS, WITH_KIND, said, turns
 
@@ -46,6 +52,20 @@ REWRITTEN: dict[str, tuple[Any, list[dict[str, Any]]]] = {
         {"instruction": "Bye", "output": "See you.", "history": [["Hi", "Hello!"]], "system": ""},
         BYE,
     ),
+    "Dolly": (
+        {
+            "instruction": "When was it?",
+            "context": "It was in 2015.",
+            "response": "2015",
+            "category": "closed_qa",
+        },
+        turns("When was it?\n\nIt was in 2015.", "2015"),
+    ),
+    "a question about a passage": (
+        {"question": "When?", "passage": "In 2015.", "answer": "2015"},
+        turns("When?\n\nIn 2015.", "2015"),
+    ),
+    "KTO, of a good answer": ({"prompt": ASK, "completion": ANSWER, "label": True}, HI),
     "airoboros": ({"instruction": ASK, "response": ANSWER}, HI),
     "prompt and completion": ({"prompt": ASK, "completion": ANSWER}, HI),
     "prompt and response": ({"prompt": ASK, "response": ANSWER, "id": 3}, HI),
@@ -132,3 +152,40 @@ def test_the_forms_have_names_and_nanochats_has_none() -> None:
 def test_a_conversation_is_no_message() -> None:
     assert is_message(HI[0]) and is_message(SHAREGPT["conversations"][0])
     assert not any(is_message(v) for v in (HI, SHAREGPT, {"messages": HI, "from": "x"}, "x", {}))
+
+
+@pytest.mark.parametrize(
+    "value, why",
+    [
+        ({"prompt": ASK, "completion": ANSWER, "label": False}, "its label is false"),
+        ({"prompt": ASK, "completion": ANSWER, "label": 0}, "its label is false"),
+        ({"messages": HI, "label": False}, "its label is false"),
+        ({"question": "2+3?", "choices": ["4", "5"], "answer": "B"}, "choices to choose from"),
+        ({"question": "2+3?", "options": {"A": "5"}, "answer": "A"}, "options to choose from"),
+        ({"prompt": ASK, "completion": ANSWER, "label": "greeting"}, ""),
+        ({"messages": HI, "options": {}}, ""),
+        (HI, ""),
+    ],
+    ids=str,
+)
+def test_a_conversation_that_would_teach_something_else_is_named(value: Any, why: str) -> None:
+    assert why_not(value).startswith(why) and bool(why_not(value)) == bool(why)
+
+
+@pytest.mark.parametrize("key", ["weight", "train", "training", "train_on_turn", "loss"])
+@pytest.mark.parametrize("off", [0, False])
+def test_an_answer_that_other_trainers_leave_out_is_refused(key: str, off: Any) -> None:
+    with pytest.raises(BadAnswer, match=f"message 2 has the {key} (0|false): nanochat trains"):
+        check_messages([HI[0], {**HI[1], key: off}], "x")
+    sharegpt = shared(("human", ASK), ("gpt", ANSWER))
+    sharegpt["conversations"][1][key] = off
+    with pytest.raises(BadAnswer, match=f"has the {key}"):
+        check_messages(rewrite(sharegpt), "x")
+    assert check_messages([{**HI[0], key: off}, {**HI[1], key: 1}], "x") == HI
+
+
+def test_text_that_a_conversation_does_not_hold_is_listed() -> None:
+    dolly = {"instruction": "a", "context": "b", "response": "c", "category": "d", "n": 1, "e": " "}
+    assert left_aside(dolly) == ["category"]
+    assert left_aside({"messages": HI, "context": "b", "id": "7"}) == ["context"]
+    assert left_aside({"prompt": "a", "response": "b", "rejected": "c"}) == ["rejected"]
