@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from nanolan.errors import NanolanError, NoOffer, UsageProblem
+from nanolan.errors import NanolanError, NoOffer, UsageProblem, quoted, without_keys
 from nanolan.money import dollars
 from nanolan.settings.settings import Settings
 from nanolan.shadeform.gpu_types import ANY, is_known, matching, normalized, unknown_gpu_text
@@ -214,9 +215,32 @@ def no_offer_error(
         else " Nothing at all is available now."
     )
     return NoOffer(
-        f"no available offer for {asked or 'any GPU'}{why}; nothing was rented."
+        f"no available offer for {without_keys(asked) or 'any GPU'}{why}; nothing was rented.{near_places(wanted, offers)}"
         f"{_cheapest_above(usable, wanted, expected)}{seen} Try: just offers --all-configs"
     )
+
+
+def near_places(wanted: Wanted, offers: Iterable[Offer]) -> str:
+    """A sentence for a cloud, and one for a region, that no offer has: those that were probably meant; or ""."""
+    listed = list(offers)
+    places = (
+        ("cloud", wanted.cloud, {o.cloud for o in listed}),
+        ("region", wanted.region, {o.region for o in listed}),
+    )
+    found = ""
+    for what, name, names in places:
+        near = near_names(name, names) if name and name not in names else []
+        if near:
+            found += f" No {what} {quoted(name or '', 40)} is listed: did you mean {what}={' or '.join(near)}?"
+    return found
+
+
+def near_names(name: str, names: Iterable[str]) -> list[str]:
+    """At most three names like this one: the same in another case, those that begin with it, or a letter or two away."""
+    plain = {n.lower(): n for n in sorted(names)}
+    begun = [n for low, n in plain.items() if low.startswith(name.lower())]
+    close = difflib.get_close_matches(name.lower(), plain, 3, 0.6)
+    return list(dict.fromkeys([*begun, *(plain[low] for low in close)]))[:3]
 
 
 def _cheapest_above(usable: Sequence[Offer], wanted: Wanted, expected: Expected) -> str:
