@@ -21,26 +21,38 @@ from nanolan.hub.input_check import (
 from nanolan.hub.proof import prove
 from nanolan.phases import REVISIONS, kind_of
 from nanolan.plan import Pinned
-from nanolan.settings.settings import Settings
+from nanolan.settings.settings import TABLE, Settings
 
 
 def pin_checkpoint(
-    hub: Hub, tree: Tree, folder: str, *, own: bool = True
+    hub: Hub, tree: Tree, folder: str, *, own: bool = True, named: bool = False
 ) -> tuple[Pinned, InputFacts]:
     """Pin and check the checkpoint in `folder`: by its manifest if it has one, else its newest step.
 
-    `own`: nanolan's trainer has to read it, so its architecture is checked, too.
+    `own`: nanolan's trainer has to read it, so its architecture is checked, too. `named`: by the user, with init=.
     """
     if folder and not tree.under(folder):
-        raise PreflightFailed(
-            f"{tree.repo} has no {folder}/. Upload it: just upload {kind_of(folder)}"
-        )
+        raise PreflightFailed(f"{tree.repo} has no {folder}/. {how_to_get(tree, folder, named)}")
     pin = (
         _by_manifest(hub, tree, folder)
         if folder and f"{folder}/{MANIFEST}" in tree.files
         else _newest_by_hand(tree, folder)
     )
     return pin, inspect_checkpoint(hub, pin, *model_in(pin), own=own)
+
+
+def how_to_get(tree: Tree, folder: str, named: bool) -> str:
+    """What to type when a repo lacks a folder: the upload that makes it, or a folder of models that is there."""
+    tag = folder.partition("/")[2]
+    if not named:
+        usual = tag in ("", TABLE["model_tag"]["default"])
+        return f"Upload it: just upload {kind_of(folder)}" + ("" if usual else f" model-tag={tag}")
+    models = sorted(
+        {p.rpartition("/")[0] for p in tree.files if MODEL_FILE.fullmatch(p.split("/")[-1])}
+    )
+    if not models:
+        return "No folder of it holds a model_SSSSSS.pt: give another repo, init=OWNER/REPO:FOLDER"
+    return f"Models are in {', '.join(m or 'its root' for m in models[:3])}: init={tree.repo}:{models[0]}"
 
 
 def read_manifest(hub: Hub, tree: Tree, folder: str) -> Manifest:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nanolan.checkpoint.architecture import (
     MAX_META_BYTES,
+    MODEL_FILE,
     SEQUENCE_LEN,
     GPTConfig,
     check_rows,
@@ -92,6 +93,11 @@ def collect(
 
     A checkpoint of a fork is only checked for what it holds: its own loader tries it on the instance."""
     if not path.exists():
+        if kind not in OTHERS and (models := _models_in(path.parent)):
+            raise UsageProblem(
+                f"{path} does not exist; beside it is {', '.join(models[:3])}. Type: just upload {kind} "
+                f"model-tag={models[0]}"
+            )
         raise UsageProblem(
             f"{path} does not exist. Give its path: just upload {kind} PATH, or set NANOCHAT_BASE_DIR"
         )
@@ -107,6 +113,19 @@ def collect(
         return upload_set
     except OSError as e:
         raise UsageProblem(f"{e.filename or path} cannot be read: {e.strerror}") from None
+
+
+def _models_in(folder: Path) -> list[str]:
+    """The model tags of a folder of checkpoints."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p.name for p in folder.iterdir() if any(MODEL_FILE.fullmatch(n.name) for n in _files(p))
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    return [*folder.iterdir()] if folder.is_dir() else []
 
 
 def check_secrets(upload_set: UploadSet, source: Path) -> None:

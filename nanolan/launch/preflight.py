@@ -115,7 +115,7 @@ def _check_model(found: Findings, hub: Hub, tree: Tree, settings: Settings) -> N
 
     def pin() -> tuple[Pinned, InputFacts]:
         source = hub.tree(settings.input_repo) if settings.init else tree
-        return pin_checkpoint(hub, source, folder, own=own)
+        return pin_checkpoint(hub, source, folder, own=own, named=bool(settings.init))
 
     checkpoint, tokenizer = (
         start_thread(pin),

@@ -226,3 +226,15 @@ def test_the_secret_scan_of_a_model_skips_only_the_tensors(here: Path) -> None:
         len(looked) >= 3
         and sum(map(len, looked)) < (here / BASE / "model_000010.pt").stat().st_size / 2
     )
+
+
+def test_a_model_of_another_tag_beside_the_missing_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "base_checkpoints/d32").mkdir(parents=True)
+    (tmp_path / "base_checkpoints/d32/model_000100.pt").touch()
+    (tmp_path / "base_checkpoints/empty").mkdir()
+    with pytest.raises(
+        UsageProblem, match="beside it is d32. Type: just upload base model-tag=d32"
+    ):
+        collect("base", default_path("base", tmp_path, "d20"), "d20")
+    with pytest.raises(UsageProblem, match="Give its path: just upload tokenizer PATH"):
+        collect("tokenizer", default_path("tokenizer", tmp_path, "d20"), "d20")
