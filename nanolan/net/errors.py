@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nanolan.errors import TooManyRequests, Unreachable, WrongSetting
+from nanolan.net.proxies import proxy_of, shown_proxy, socks_proxy, wrong_proxy
 from nanolan.redact import short
 
 SETTING, REFUSED, BUSY, DOWN = "your setting", "refused", "too many requests", "down"
@@ -179,6 +180,8 @@ def _setting(
         and "header" in words.lower()
     ):
         return f"{service.key} contains a character that is not allowed in a key; copy it again"
+    if "ImportError" in names and "socks" in words.lower():
+        return next((text for n, v in environ.items() if (text := socks_proxy(n, v))), "")
     if wrong := _certificates(names, words, service, environ):
         return wrong
     proxy = proxy_of(url, environ)
@@ -189,10 +192,10 @@ def _setting(
     ):
         why = CERTIFICATE.get(getattr(refused, "verify_code", 0), UNTRUSTED)
         return f"the certificate of {host} {why}" + (
-            f" (received through {_shown(*proxy)})" if proxy else ""
+            f" (received through {shown_proxy(*proxy)})" if proxy else ""
         )
     if re.search("WRONG_VERSION_NUMBER|HTTP_REQUEST|RECORD_LAYER_FAILURE", words):
-        address = _shown(*proxy) if proxy else f"{service.address}={url}"
+        address = shown_proxy(*proxy) if proxy else f"{service.address}={url}"
         return f"{address} does not use TLS: write http:// there?"
     if proxy and names & {"ProxyError", "ConnectError", "ConnectTimeout"}:
         return _of_proxy(proxy, words, host)
@@ -209,10 +212,10 @@ def _setting(
 
 def _of_proxy(proxy: tuple[str, str], words: str, host: str) -> str:
     if "407" in words:
-        return f"the proxy of {_shown(*proxy)} requires a login (HTTP 407): give it as http://user:password@host:port"
+        return f"the proxy of {shown_proxy(*proxy)} requires a login (HTTP 407): give it as http://user:password@host:port"
     if refused := re.search(r"Tunnel connection failed: (\d{3}[^'\")]*)|^(\d{3} [\w ]+)", words):
-        return f"the proxy of {_shown(*proxy)} blocks {host}: {short(refused[1] or refused[2], 80)}"
-    return f"the proxy of {_shown(*proxy)} does not answer ({_reason(words)}): correct it or unset {proxy[0]}"
+        return f"the proxy of {shown_proxy(*proxy)} blocks {host}: {short(refused[1] or refused[2], 80)}"
+    return f"the proxy of {shown_proxy(*proxy)} does not answer ({_reason(words)}): correct it or unset {proxy[0]}"
 
 
 def _certificates(names: set[str], words: str, service: Service, environ: Mapping[str, str]) -> str:
@@ -224,6 +227,8 @@ def _certificates(names: set[str], words: str, service: Service, environ: Mappin
         and "CERTIFICATE_VERIFY_FAILED" not in words
     ):
         return ""
+    if (path := environ.get("SSLKEYLOGFILE")) and (why := _not_appendable(Path(path))):
+        return f"SSLKEYLOGFILE (environment): {path[:120]} {why}; correct it or unset SSLKEYLOGFILE"
     for name in service.certificates:
         if value := environ.get(name, ""):
             if problem := wrong_certificates(Path(value)):
@@ -237,7 +242,8 @@ def wrong_certificates(path: Path) -> str:
     try:
         if path.is_dir():
             return "" if any(path.glob("*.0")) else "is a folder without certificates"
-        ssl.create_default_context(cafile=path)
+        # without the defaults: these read SSLKEYLOGFILE, too
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
         return ""
     except FileNotFoundError:
         return "does not exist"
@@ -247,51 +253,13 @@ def wrong_certificates(path: Path) -> str:
         return f"cannot be read ({e.strerror or type(e).__name__})"
 
 
-def proxy_of(url: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The variable of the proxy for calls to `url`, and its value."""
-    parts = urlsplit(url)
-    if parts.hostname in ("127.0.0.1", "localhost", "::1") or _bypassed(
-        parts.hostname or "", environ
-    ):
-        return None
-    names = (f"{parts.scheme}_proxy", f"{parts.scheme}_PROXY".upper(), "all_proxy", "ALL_PROXY")
-    return next(((name, environ[name]) for name in names if environ.get(name)), None)
-
-
-def _bypassed(host: str, environ: Mapping[str, str]) -> bool:
-    listed = (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(",")
-    return any(
-        name == "*" or host == name or host.endswith(f".{name}")
-        for name in (n.strip().lstrip(".") for n in listed)
-        if name
-    )
-
-
-def wrong_proxy(name: str, value: str) -> str:
-    """What is wrong with the text of a proxy's address, or ""."""
-    address = value if "://" in value else f"http://{value}"
-    try:
-        parts = urlsplit(address)
-        port = parts.port
-    except ValueError:
-        return f"{name} (environment) is not a proxy address: write http://host:port"
-    if parts.scheme.lower().startswith("socks"):
-        return f"{name} (environment) is a SOCKS proxy, which nanolan cannot use: give an http:// proxy, or unset {name}"
-    if (
-        parts.scheme.lower() not in ("http", "https")
-        or not re.fullmatch(r"[\w.:-]+", parts.hostname or "")
-        or port == 0
-        or "://" not in value
-        and "/" in value
-    ):
-        return f"{name} (environment) is not a proxy address: write http://host:port"
-    return ""
-
-
-def _shown(name: str, value: str) -> str:
-    """A proxy variable and its address, without a password."""
-    address = re.sub(r"^([^/]*//)?[^/]*@", r"\1...@", value)
-    return f"{name}={address[:80]}"
+def _not_appendable(path: Path) -> str:
+    """Why nothing can be appended to a file, or ""; makes no file."""
+    folder = path.parent
+    if not folder.is_dir():
+        return "is in a folder that does not exist"
+    writable = os.access(path if path.exists() else folder, os.W_OK) and not path.is_dir()
+    return "" if writable else "cannot be written"
 
 
 def _down(e: BaseException, names: set[str], words: str, service: Service, url: str) -> str:

@@ -193,3 +193,16 @@ def test_every_kind_of_wrong_certificate_has_its_message(code: int, says: str) -
         and not trouble.sent
         and says in trouble.text
     )
+
+
+@pytest.mark.parametrize(
+    "path, why",
+    [("/nonex/x", "is in a folder that does not exist"), ("/", "cannot be written")],
+)
+def test_a_key_log_that_cannot_be_written_is_named_and_no_certificate(path: str, why: str) -> None:
+    environ = {"SSLKEYLOGFILE": path, "REQUESTS_CA_BUNDLE": "/etc/ssl/certs/ca-certificates.crt"}
+    missing = FileNotFoundError(2, "No such file or directory", path)
+    trouble = of_exception(missing, SHADEFORM, "https://api.shadeform.ai/v1", environ)
+    assert trouble.text == (
+        f"SSLKEYLOGFILE (environment): {path} {why}; correct it or unset SSLKEYLOGFILE"
+    )
