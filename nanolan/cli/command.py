@@ -244,7 +244,9 @@ def cached_token() -> str | None:
     from huggingface_hub import constants, get_token
 
     from nanolan.errors import UsageProblem
+    from nanolan.settings.credentials import check_old_token
 
+    check_old_token(os.environ)
     try:
         return get_token()
     except (OSError, UnicodeError) as e:

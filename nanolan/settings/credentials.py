@@ -10,10 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from nanolan.errors import UsageProblem
 from nanolan.redact import Secret, password_of
+from nanolan.settings.values import secret
 
 PROXIES = re.compile(r"(?i)(https?|all|ftp|socks)_proxy")
 NAMED = re.compile(r"(?i).*(token|api_?key|access_?key|secret|secret_?key|passwd|password)")
+OLD_TOKEN = "HUGGING_FACE_HUB_TOKEN"
 MOST_BYTES = 1 << 20
 SHORTEST_SECRET = 16  # shorter values of other programs may be ordinary words
 
@@ -22,6 +25,16 @@ def note_credentials(environ: Mapping[str, str]) -> None:
     """Register all of them with the masks."""
     for value in (*of_environment(environ), *hub_logins(environ), *wandb_logins(environ)):
         Secret(value)
+
+
+def check_old_token(environ: Mapping[str, str]) -> None:
+    """UsageProblem for a bad HUGGING_FACE_HUB_TOKEN, the older name of HF_TOKEN, which the Hub's client would read."""
+    old = (environ.get(OLD_TOKEN) or "").strip()
+    if old and not environ.get("HF_TOKEN"):
+        try:
+            secret(old)
+        except UsageProblem as e:
+            raise UsageProblem(f"{OLD_TOKEN} (environment): {e}") from None
 
 
 def of_environment(environ: Mapping[str, str]) -> Iterator[str]:

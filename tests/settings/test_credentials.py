@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from nanolan.code.secret_scan import Scanner
+from nanolan.errors import UsageProblem
 from nanolan.redact import hide, known_values
-from nanolan.settings.credentials import note_credentials
+from nanolan.settings.credentials import check_old_token, note_credentials
 
 VALUE = "aB3" + "dE5fG7hJ9kL1mN3pQ5"
 
@@ -100,3 +101,11 @@ def test_other_values_are_not_hidden(environ: dict[str, str], tmp_path: Path) ->
 def test_an_unreadable_login_file_is_ignored(make, name: str, tmp_path: Path) -> None:
     make(tmp_path / ".cache/huggingface" / name)
     note_credentials({"HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize("token", ["bad token", '"hf_quoted"', "hf_\u00e4"])
+def test_a_bad_token_under_its_older_name_is_told_by_that_name(token: str) -> None:
+    with pytest.raises(UsageProblem, match=r"^HUGGING_FACE_HUB_TOKEN \(environment\): "):
+        check_old_token({"HUGGING_FACE_HUB_TOKEN": token})
+    check_old_token({"HUGGING_FACE_HUB_TOKEN": token, "HF_TOKEN": "hf_x"})
+    check_old_token({"HUGGING_FACE_HUB_TOKEN": "hf_x\n"})
