@@ -80,6 +80,7 @@ def launch(
     s, chosen = trainer_of(s, rehearsal)
     api, hub = clients(s)
     ledger = open_ledger()
+    ledger.check_writable()  # a dry-run writes nothing, but its launch will
     found = check_hub(hub, s) if hub else None  # with the model's size, which the table needs
     expected = expected_on(s, ledger, found, rehearsal)
 

@@ -44,6 +44,7 @@ def _none_unattended(gap: str) -> Check:
 
 def check_ledger(context: DoctorContext) -> list[Check]:
     """Unreadable files (their runs are not shown), and runs whose instance is not confirmed deleted."""
+    context.ledger.check_writable()
     entries, broken = context.ledger.readable()
     found = [
         Check(

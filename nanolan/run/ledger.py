@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -75,6 +76,15 @@ class Ledger:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.runs = home / "runs"
+
+    def check_writable(self) -> None:
+        """LedgerProblem if the ledger's folder cannot be written; makes nothing."""
+        place = next(p for p in (self.home, *self.home.absolute().parents) if os.path.lexists(p))
+        with self._writing(self.home):
+            if not place.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, f"{place} is no folder")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, f"no permission for {place}")
 
     @property
     def owner(self) -> str:

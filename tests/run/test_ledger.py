@@ -334,3 +334,11 @@ def test_a_full_ledger_is_one_line_and_does_not_stop_the_caller(
     (ledger.home / "file").touch()
     with pytest.raises(LedgerProblem), Ledger(ledger.home / "file").launching(PLAN.run_id):
         pass
+
+
+def test_a_folder_that_cannot_be_written_is_found_without_writing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerProblem, match="another folder: NANOLAN_HOME"):
+        Ledger(tmp_path / "file/home").check_writable()
+    Ledger(tmp_path / "new/home").check_writable()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
