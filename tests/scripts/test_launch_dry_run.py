@@ -178,6 +178,7 @@ def test_help_imports_click_the_standard_library_and_the_settings_only(name: str
             "settings",
             "settings.env_lines",
             "settings.invoked",
+            "settings.library_variables",
             "settings.paths",
             "settings.settings",
             "settings.values",
