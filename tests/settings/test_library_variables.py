@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from tqdm import tqdm
+from huggingface_hub.utils import tqdm
 
 from nanolan.run.ledger import Ledger
 from nanolan.settings.library_variables import READERS, take_out, untold
@@ -72,9 +72,10 @@ def test_every_variable_that_the_libraries_convert_is_checked() -> None:
     source = Path(inspect.getsourcefile(constants) or "").read_text()
     converted = set(re.findall(r'(?:_as_int|int|float)\(os\.\w+(?:\.get)?\("(\w+)"', source))
     converted |= set(re.findall(r'ENDPOINT = os\.getenv\("(HF_ENDPOINT)"', source))
+    bar = next(kind for kind in tqdm.__mro__ if kind.__module__ == "tqdm.std")
     numbers = {
         f"TQDM_{name.upper()}"
-        for name, p in inspect.signature(tqdm.__init__).parameters.items()
+        for name, p in inspect.signature(bar.__init__).parameters.items()
         if type(p.default) in (int, float) or name in ("total", "ncols", "miniters", "nrows")
     }
     assert converted | numbers | {"TQDM_POSITION"} == set(READERS)
