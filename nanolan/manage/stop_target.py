@@ -8,12 +8,13 @@ from nanolan.errors import ApiProblem, AuthProblem, NanolanError, UsageProblem
 from nanolan.run.find import check_owner, find, later_attempt, run_search
 from nanolan.run.ledger import Entry, Ledger, matching
 from nanolan.run.presence import NOT_SHOWN, Presence, presence
-from nanolan.settings.settings import Settings
+from nanolan.settings.settings import Settings, is_loopback
 from nanolan.shadeform.client import Shadeform
-from nanolan.shadeform.lifecycle import find_run
+from nanolan.shadeform.lifecycle import FIND_TRIES, find_run
 from nanolan.shadeform.models import Instance
 from nanolan.times import now_utc, parse_time
 
+LOCAL_TRIES = 3  # on loopback, instead of a minute
 YOUNG_S = 600.0  # up to this age of a plan, an unlisted instance is searched for again
 
 
@@ -105,5 +106,6 @@ def search_again(
     if present.unknown != NOT_SHOWN or present.billing or not young:
         return present
     say("not listed (yet): checking again, for up to a minute")
-    found = find_run(api, entry.plan.run_id, attempt=entry.plan.attempt)
+    tries = LOCAL_TRIES if is_loopback(api.base) else FIND_TRIES
+    found = find_run(api, entry.plan.run_id, tries, attempt=entry.plan.attempt)
     return Presence((found, *present.machines)) if found else present

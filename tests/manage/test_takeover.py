@@ -384,6 +384,7 @@ def test_an_attempt_that_another_laptop_has_launched_is_followed_and_not_rented_
     """It claims the attempt while this laptop waits for an offer; then its instance shows in the listing."""
     preempted(run)
     other = SpotRun(world, tmp_path / "other", first=run)
+    assert other.ledger.owner != run.ledger.owner
     other.ledger.put(run.entry)
     claimed = structs.replace(run.entry.plan, attempt=2)
     commit_claimed(run.hub, claimed, other.ledger.owner, {}, [])

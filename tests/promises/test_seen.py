@@ -32,7 +32,7 @@ def one_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @pytest.fixture
 def desk(one_desk: Desk) -> Desk:
-    """The run of an hour ago with its machine, and nothing else."""
+    """The run of half an hour ago with its machine, and nothing else."""
     one_desk.cloud.faults.clear()
     one_desk.cloud.account.instances.clear()
     one_desk.tell(
@@ -40,7 +40,8 @@ def desk(one_desk: Desk) -> Desk:
         receipt=structs.replace(receipt(), attempt=99),
     )  # of no attempt
     one_desk.entry = Entry(
-        structs.replace(one_desk.entry.plan, created_at=iso(now_utc() - timedelta(hours=1))), None
+        structs.replace(one_desk.entry.plan, created_at=iso(now_utc() - timedelta(minutes=30))),
+        None,
     )
     one_desk.entry = structs.replace(
         one_desk.entry, instance_id=one_desk.rent(one_desk.entry.plan).id

@@ -59,7 +59,7 @@ class Desk:
             cloud.url,
             run_id=RUN,
             owner=self.ledger.owner,
-            created_at=iso(now_utc() - timedelta(minutes=58)),
+            created_at=iso(now_utc() - timedelta(minutes=30)),
         )
         self.entry = Entry(plan, self.rent(plan).id)
         self.ledger.put(self.entry)
