@@ -115,13 +115,10 @@ def is_command(word: str) -> bool:
 def reachable_instance(api: Shadeform, entry: Entry) -> Instance:
     """The run's newest instance that has an address; NanolanError names the reason and the next command."""
     from nanolan.errors import NanolanError
+    from nanolan.run.presence import of_run
 
     plan = entry.plan
-    mine = [
-        i
-        for i in api.instances()
-        if (i.id == entry.instance_id or i.is_run(plan.run_id)) and i.billing
-    ]
+    mine = [i for i in api.instances() if of_run(entry, i) and i.billing]
     if not mine:
         raise NanolanError(
             f"run {plan.run_id} has no instance (any more). Its log: just logs {plan.run_id}"

@@ -50,13 +50,18 @@ class Presence:
 
 def of_run(entry: Entry, instance: Instance) -> bool:
     """Whether the instance belongs to any attempt of this run."""
-    return instance.id == entry.instance_id or instance.is_run(entry.plan.run_id)
+    return instance.is_run(entry.plan.run_id) or _has_its_id(entry, instance)
+
+
+def _has_its_id(entry: Entry, instance: Instance) -> bool:
+    """Whether it has the id of the run's instance, and neither tags nor name say that it is another run's: an id may be reused."""
+    return instance.id == entry.instance_id and instance.run_id in (None, entry.plan.run_id)
 
 
 def of_attempt(entry: Entry, instance: Instance) -> bool:
     """Whether the instance belongs to the run's newest attempt."""
     same_attempt = instance.attempt == entry.plan.attempt
-    return instance.id == entry.instance_id or instance.is_run(entry.plan.run_id) and same_attempt
+    return _has_its_id(entry, instance) or instance.is_run(entry.plan.run_id) and same_attempt
 
 
 def with_tags(instance: Instance, entries: Iterable[Entry]) -> Instance:
@@ -90,7 +95,8 @@ def presence(
     if any(of_attempt(entry, i) for i in mine):
         return Presence(mine)
     try:
-        by_id = (info(entry.instance_id),) if entry.instance_id and not entry.gone else ()
+        known = (info(entry.instance_id),) if entry.instance_id and not entry.gone else ()
+        by_id = tuple(i for i in known if of_run(entry, i))
     except NotFound:
         by_id = ()
     except (ApiProblem, AuthProblem) as e:

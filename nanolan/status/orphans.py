@@ -10,6 +10,7 @@ from typing import Any
 from nanolan.cost.overdue import over_limit
 from nanolan.money import dollars, usd
 from nanolan.run.ledger import Entry
+from nanolan.run.presence import of_run
 from nanolan.shadeform.models import Instance
 
 HEAD = ("MACHINE", "STATUS", "$/H", "SPENT")
@@ -38,7 +39,7 @@ def compare(
 def _look(
     i: Instance, entries: Sequence[Entry], billing: Sequence[Instance], owner: str, now: datetime
 ) -> Orphan | None:
-    entry = next((e for e in entries if i.is_run(e.plan.run_id) or i.id == e.instance_id), None)
+    entry = next((e for e in entries if of_run(e, i)), None)
     if entry is None:
         return _unknown(i, owner)
     this, run = f"just stop {i.id} --now", f"just stop {entry.plan.run_id} --now"
@@ -54,7 +55,7 @@ def _look(
 
 def _kept(entry: Entry, billing: Sequence[Instance]) -> Instance:
     """The machine of a run that counts: the ledger's, else the oldest, which has got furthest."""
-    mine = [i for i in billing if i.is_run(entry.plan.run_id) or i.id == entry.instance_id]
+    mine = [i for i in billing if of_run(entry, i)]
     return min(
         mine,
         key=lambda i: (i.id != entry.instance_id, i.created_at is None, str(i.created_at), i.id),

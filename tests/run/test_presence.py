@@ -21,6 +21,8 @@ from nanolan.run.presence import (
     REPORTS,
     billing_error,
     is_past,
+    of_attempt,
+    of_run,
     presence,
     why_unknown,
 )
@@ -130,6 +132,23 @@ def test_an_instance_is_searched_in_the_listing_and_by_its_id(
         bool(unknown),
     )
     assert there.gone == (not shown and not unknown)
+
+
+@pytest.mark.parametrize(
+    "name, tags",
+    [
+        ("colleague-prod", ["nanolan-run=deadbeef", "nanolan-owner=22222222"]),
+        ("lanbot-sft-20261123-1200-deadbeef", []),
+    ],
+)
+def test_an_id_that_the_provider_gave_to_another_run_is_not_ours(
+    cloud: ShadeformServer, name: str, tags: list[str]
+) -> None:
+    entry = Entry(PLAN, rent(cloud))
+    cloud.instances[0].spec.update(name=name, tags=tags)
+    (other,) = client(cloud).instances()
+    assert not of_run(entry, other) and not of_attempt(entry, other)
+    assert presence(client(cloud).info, entry, [other], NOW).machines == ()
 
 
 def test_an_earlier_attempts_instance_does_not_hide_an_unlisted_new_one(
