@@ -46,7 +46,7 @@ KEY_WORD = re.compile(
     r"(?<!\w)(?=\w*[0-9])(?:(?=\w*[A-Za-z])[A-Za-z0-9]{16,}|(?=\w*[a-z])(?=\w*[A-Z])\w{20,})(?!\w)"
 )
 RANDOM = re.compile(r"[A-Za-z0-9]{20,}")
-LOGIN = re.compile(r"(?<=://).*@|[^/@\s]+:[^/@\s]+@")
+LOGIN = re.compile(r"(?<=://)\S*@|(?<![^/@\s])[^/@\s:]+:[^/@\s]+@")  # linear in the text's length
 QUERY = re.compile(r"(?<=://)([^?#\s]*[?#])[^\s'\"]+")
 
 

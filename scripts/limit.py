@@ -87,7 +87,9 @@ def billing_instance(api: Shadeform, entry: Entry) -> Instance:
     there = presence(api.info, entry, api.instances(), now_utc())
     mine = [i for i in there.billing if of_attempt(entry, i)]
     if not mine and there.unknown:
-        raise MayBeBilling(f"run {plan.run_id}: {unknown_text(entry)}; its limit was not changed")
+        raise MayBeBilling(
+            f"run {plan.run_id}: {unknown_text(entry, there.unknown)}; its limit was not changed"
+        )
     if not mine:
         raise UsageProblem(
             f"run {plan.run_id} has no instance (any more), so its limit cannot be changed. To continue it: "

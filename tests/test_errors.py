@@ -8,6 +8,7 @@ import traceback
 import pytest
 
 from nanolan import errors
+from nanolan.errors import without_keys
 from nanolan.redact import Secret
 from nanolan.sim.marker import MARKER
 
@@ -45,3 +46,13 @@ def test_no_error_text_contains_a_secret() -> None:
     assert str(error) == f"{error}" == "refused ***" and MARKER not in "".join(
         traceback.format_exception(error)
     )
+
+
+@pytest.mark.parametrize("text", ["a:" * 10_000, "://" + "a" * 20_000, "@:" * 10_000, "a" * 20_000])
+def test_a_long_text_of_the_user_is_masked_in_linear_time(text: str) -> None:
+    assert len(without_keys(text)) <= len(text)  # a pattern in cubic time took hours
+
+
+def test_a_login_is_masked_and_words_beside_an_address_stay() -> None:
+    said = without_keys("https://me:S3cret@hub.example.org/x and ask me:pw@host, or mail me@x.org")
+    assert "S3cret" not in said and ":pw" not in said and said.endswith("or mail me@x.org")

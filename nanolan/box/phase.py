@@ -268,7 +268,8 @@ def pass_first_gate(box: BoxRun) -> None:
     """The gate before the first phase of this attempt, if the run has a phase before it: an earlier attempt may have stopped
     there. RunStopped unless it opens."""
     folder = box.work / "model" / box.plan.input_folder
-    if box.plan.gate is None or not (folder / MANIFEST).is_file():
+    begun = box.plan.resume is not None  # it had opened before the first phase began
+    if box.plan.gate is None or begun or not (folder / MANIFEST).is_file():
         return
     manifest = parse_manifest(read_regular(folder / MANIFEST, MOST_BYTES))
     if manifest.run_id != box.plan.run_id:  # the input of the run

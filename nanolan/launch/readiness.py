@@ -23,6 +23,7 @@ from nanolan.errors import (
 from nanolan.hub.client import Hub
 from nanolan.money import dollars
 from nanolan.plan import Plan
+from nanolan.run.presence import quiet_s
 from nanolan.run.record import (
     ENDED,
     FAILED,
@@ -91,8 +92,11 @@ def patience_s(offer: Offer) -> float:
     )
 
 
-def assess(snapshot: Snapshot, silent_s: float, patience_s: float) -> tuple[str, str]:
-    """(WAITING, READY or FAILING, and why). `silent_s`: seconds since the last heartbeat."""
+def assess(
+    snapshot: Snapshot, silent_s: float, patience_s: float, quiet: float = 0.0
+) -> tuple[str, str]:
+    """(WAITING, READY or FAILING, and why). `silent_s`: seconds since the last heartbeat; `quiet`: so many of an instance that is
+    listed nowhere show that it is gone."""
     receipt, state = snapshot.receipt, snapshot.progress.state if snapshot.progress else ""
     if receipt:
         failed = receipt.verdict == FAILED and receipt.reason in PROBATION_REASONS
@@ -105,6 +109,8 @@ def assess(snapshot: Snapshot, silent_s: float, patience_s: float) -> tuple[str,
         return READY, f"the run has already ended: {state}"
     if state in {TRAINING, UPLOADING}:
         return READY, f"it is ready: {state}"
+    if snapshot.instance is None and snapshot.progress and silent_s < quiet:
+        return WAITING, ""  # its box reports: an outage, not its end
     if snapshot.instance is None or snapshot.instance.status in GONE:
         return FAILING, f"{DISAPPEARED} ({snapshot.status})"
     if snapshot.instance.status == "error":
@@ -214,7 +220,7 @@ def _watch(
             instance = snapshot.instance or instance
             if snapshot.progress and snapshot.progress.updated != last_update:
                 last_update, last_heard = snapshot.progress.updated, now
-            verdict, why = assess(snapshot, now - last_heard, patience_s)
+            verdict, why = assess(snapshot, now - last_heard, patience_s, quiet_s(plan))
             if (
                 verdict == FAILING and not snapshot.receipt
             ):  # raises when the run folder cannot be read: then silence proves nothing

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -166,8 +166,7 @@ class Guard:
 
     def _delete_if_overdue(self, facts: InstanceFacts) -> bool:
         """Delete the instance if it is overdue; whether its deletion is confirmed."""
-        instance, now = facts.instance, self._now()
-        name = name_of(instance)
+        instance, name, now = facts.instance, name_of(facts.instance), self._now()
         if now is None:  # this machine's clock alone never justifies a deletion
             self.report_failure(
                 "Shadeform's answers do not report the time, so nothing is deleted for its age"
@@ -197,9 +196,10 @@ class Guard:
         return True
 
     def _overdue_again(self, instance: Instance) -> bool:
-        """Whether a second look says so, too: one odd answer (a price, a bill, a date) deletes nothing."""
+        """Whether a second look, at what is read anew, says so, too: one odd answer (a price, a bill, a date) deletes nothing."""
         self._confirm()
-        facts, now = self._facts_of(instance), self._now()
+        bare = replace(instance, limits=None, cost_cents=None, hourly_cents=None)
+        facts, now = self._facts_of(bare), self._now()
         return bool(facts and now and overdue(facts, now, self._slack_s))
 
     def _report_on(self, instance: Instance, what: str, text: str, key: str = "") -> None:

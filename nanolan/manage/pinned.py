@@ -3,6 +3,7 @@ code, a foreign trainer), and what the last proven phase has measured, for the g
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from nanolan.checklist import Check
@@ -13,6 +14,7 @@ from nanolan.hub.input_check import inspect_datasets, inspect_inputs, inspect_st
 from nanolan.hub.pins import READ_IDENTITY, what_is_lost
 from nanolan.phases import GATE, gate_problem, gate_that_opens, never_measured
 from nanolan.plan import Code, Fork, Pinned, Plan
+from nanolan.run.record import PhaseReport
 from nanolan.run.remaining import Remaining, SavedWork, measured_of
 from nanolan.trainers.fork_job import FORK_BUNDLE
 
@@ -112,8 +114,11 @@ def gpu_checks(old: Plan, new: Plan) -> tuple[Check, ...]:
     return (Check("trainer, batch", False, f"{text}, or launch again"),)
 
 
-def gate_checks(hub: Hub, plan: Plan, remaining: Remaining) -> tuple[Check, ...]:
-    """Whether the run's gate opens for the last proven phase, and can open for those that remain."""
+def gate_checks(
+    hub: Hub, plan: Plan, remaining: Remaining, reports: Mapping[str, PhaseReport]
+) -> tuple[Check, ...]:
+    """Whether the run's gate opens for the last proven phase, and can open for those that remain. Scores that are in no meta on
+    the Hub are in the `reports` of the run's records."""
     gate, phases = plan.gate, remaining.phases
     if gate is None:
         return ()
@@ -122,7 +127,7 @@ def gate_checks(hub: Hub, plan: Plan, remaining: Remaining) -> tuple[Check, ...]
             f"{gate} has no effect: it is tested between two phases, and only {phases[0]} remains"
         )
         return (Check(GATE, None, text),)
-    if remaining.before and (shut := _shut(hub, plan, remaining.before)):
+    if remaining.before and (shut := _shut(hub, plan, remaining.before, reports)):
         return (Check(GATE, False, f"{phases[0]} does not start: {shut}"),)
     if plan.fork is None and len(phases) > 1:
         never = never_measured(gate, phases[:-1], plan.evaluate, plan.humaneval)
@@ -133,11 +138,12 @@ def gate_checks(hub: Hub, plan: Plan, remaining: Remaining) -> tuple[Check, ...]
     return (Check(GATE, True, f"{remaining.before.phase} has passed {gate}"),)
 
 
-def _shut(hub: Hub, plan: Plan, before: SavedWork) -> str:
+def _shut(hub: Hub, plan: Plan, before: SavedWork, reports: Mapping[str, PhaseReport]) -> str:
     """Why the gate does not open for the last proven phase, and what to type; "" if it opens."""
     gate = plan.gate or ""
     try:
-        measured = measured_of(hub, before)
+        told = reports[before.phase].measured if before.phase in reports else {}
+        measured = told | measured_of(hub, before)
     except NanolanError as e:
         return (
             f"what {before.phase} has measured is unavailable ({e}). Try again, or type gate=none"

@@ -39,7 +39,7 @@ from nanolan.phases import GATE, SEQUENCES
 from nanolan.plan import Code, Pinned, Plan
 from nanolan.run.ledger import Attempt
 from nanolan.run.presence import billing_error, unknown_text
-from nanolan.run.record import UNKNOWN
+from nanolan.run.record import UNKNOWN, PhaseReport
 from nanolan.run.remaining import Remaining, holds_model, pinned_inputs, remaining_of
 from nanolan.settings.settings import OF_THE_RUN, OWN_TRAINER, Settings
 from nanolan.shadeform.offers import Offer
@@ -274,7 +274,7 @@ def upcoming(
     source = (
         code_in_one_line(plan.run_id) if code == "here" else run_code(hub, plan, view.entry.rebuilt)
     )
-    new = next_attempt(hub, plan, remaining, budget, settings, typed, source)
+    new = next_attempt(hub, plan, remaining, budget, settings, typed, source, view.phases)
     return replace(new, saved_share=saved_share(view.progress, remaining, plan))
 
 
@@ -286,6 +286,7 @@ def next_attempt(
     settings: Settings,
     typed: Mapping[str, Any],
     code: tuple[Code, bytes, Check],
+    reports: Mapping[str, PhaseReport] | None = None,
 ) -> NextAttempt:
     """The next attempt, after checking that the Hub still has the run's pinned files."""
     inputs = pinned_inputs(plan, remaining)
@@ -298,7 +299,8 @@ def next_attempt(
             *checks,
             check_usable(hub, inputs, plan.datasets, remaining, plan.fork),
         )
-    checks = (*checks, *gate_checks(hub, structs.replace(plan, **overrides), remaining))
+    gated = structs.replace(plan, **overrides)
+    checks = (*checks, *gate_checks(hub, gated, remaining, reports or {}))
     return NextAttempt(plan, remaining, budget, inputs, code, overrides, checks)
 
 

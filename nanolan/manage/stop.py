@@ -177,9 +177,12 @@ class Stop:
         )
         self.say(f"run {plan.run_id} is asked to stop; {when}. Ctrl-C only stops waiting.")
 
+        over = False
+
         def look_and_delete() -> Overview:
-            overview = self._look(entry, hub)
-            self._delete_if_over(overview.runs[0])
+            nonlocal over
+            overview = self._look(self.ledger.newest(entry), hub)
+            over = self._delete_if_over(overview.runs[0], over)
             return overview
 
         try:
@@ -238,14 +241,18 @@ class Stop:
     def _look(self, entry: Entry, hub: Hub) -> Overview:
         return look(self.ledger, [entry], self.api, lambda _: hub)
 
-    def _delete_if_over(self, view: RunView) -> None:
-        """Delete an instance without a key, which cannot delete itself, a minute after its receipt."""
+    def _delete_if_over(self, view: RunView, before: bool) -> bool:
+        """Delete an instance without a key, which cannot delete itself, a minute after its receipt. Returns whether it is over: one
+        look that says so deletes nothing, unless the look before it did, too."""
         plan, instance, now = view.entry.plan, view.instance, SERVICE_CLOCK.agreed()
         if not now or not instance or plan.self_delete:
-            return
-        if why := overdue(InstanceFacts(instance, plan, view.receipt), now):
+            return False
+        why = overdue(InstanceFacts(instance, plan, view.receipt), now)
+        if why and before:
             self.say(f"  {why}: deleting its instance")
             delete_and_confirm(self.api, instance, clock=self.clock)
+            self.ledger.note(structs.replace(view.entry, gone=True), self.say)
+        return bool(why)
 
     def _forbid_take_over(self, plan: Plan) -> None:
         """Leave the marks that keep a launch or a guard, here and elsewhere, from taking the run up; in seconds, best effort."""

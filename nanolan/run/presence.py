@@ -121,10 +121,15 @@ def why_unknown(
     )
 
 
+def quiet_s(plan: Plan) -> float:
+    """Seconds without a report after which an instance that is listed nowhere is gone."""
+    return QUIET_LOCAL_S if is_loopback(plan.hf_endpoint) else QUIET_S
+
+
 def still_reports(plan: Plan, last_report: datetime, now: datetime) -> str:
     """That the box of an unlisted instance reported within two heartbeats, or "". A time ahead of ours tells nothing."""
     silent_s = (now - last_report).total_seconds()
-    if not -SLACK_S <= silent_s < (QUIET_LOCAL_S if is_loopback(plan.hf_endpoint) else QUIET_S):
+    if not -SLACK_S <= silent_s < quiet_s(plan):
         return ""
     return f"{REPORTS} {max(0.0, silent_s):.0f} s ago, {NOT_THIS_ACCOUNT}"
 

@@ -60,7 +60,7 @@ def _number(text: str) -> bool:
 
 
 def _address(text: str) -> bool:
-    return _converts(urlsplit, text)
+    return _converts(lambda address: urlsplit(address).port, text)
 
 
 SECONDS = (_seconds, "a whole number of seconds, such as 30")

@@ -13,6 +13,7 @@ from nanolan.errors import BadAnswer
 from nanolan.redact import Secret, hide, short
 from nanolan.shadeform.offers import Offer
 from nanolan.shadeform.records import (
+    AHEAD,
     MOST_CHARS,
     Listing,
     amount_cents,
@@ -26,7 +27,7 @@ from nanolan.shadeform.records import (
     timestamp,
     whole_number,
 )
-from nanolan.times import now_utc
+from nanolan.times import EARLIEST, now_utc
 
 GONE = {"deleting", "deleted"}  # billing has stopped
 NO_STATUS = "of unknown status"  # counts as billing
@@ -296,7 +297,9 @@ def _born(name: str, reported: datetime | None) -> datetime | None:
         planned = datetime.strptime(f"{stamp[1]}+0000", "%Y%m%d-%H%M%z") if stamp else None
     except ValueError:
         planned = None
-    if planned is None or reported and planned - BEFORE_PLAN <= reported <= planned + AFTER_PLAN:
+    if planned is None or not EARLIEST < planned < now_utc() + AHEAD:  # a name that anybody wrote
+        return reported
+    if reported and -BEFORE_PLAN <= reported - planned <= AFTER_PLAN:
         return reported
     return planned
 

@@ -30,8 +30,8 @@ MORE_PAGES = (
     "next_cursor",
     "next_page",
     "next_page_token",
-    "cursor",
 )
+NO_PAGE: tuple[Any, ...] = (None, False, 0, "", "false", "null", [], {})
 AHEAD = timedelta(days=1)  # how far a past time may be ahead of this clock
 
 
@@ -71,7 +71,7 @@ def read_each(records: Iterable[Any], read: Callable[[Any], T]) -> Listing[T]:
 def on_other_pages(answer: Mapping[str, Any], here: int) -> int:
     """How many records an answer leaves out; at least 1 if it names another page. The API has none; a change must not blind us."""
     totals = [whole_number(answer.get(name)) or 0 for name in ("total", "total_count", "count")]
-    more = any(answer.get(name) for name in MORE_PAGES)
+    more = any(answer.get(name) not in NO_PAGE for name in MORE_PAGES)
     return max(*(total - here for total in totals), int(more))
 
 

@@ -376,3 +376,14 @@ def test_a_failed_instance_that_cannot_be_deleted_may_bill_and_nothing_else_is_r
     with pytest.raises(MayBeBilling, match=r"instance .* \(\$33.60/h\) could not be deleted"):
         launch.run()
     assert len(launch.boxes) == 1 == len(launch.live)
+
+
+@pytest.mark.parametrize(
+    "state, silent_s, verdict",
+    [("preparing", 599, WAITING), ("preparing", 600, FAILING), ("", 0, FAILING)],
+)
+def test_an_instance_that_no_answer_shows_and_whose_box_reports_is_waited_for(
+    state: str, silent_s: float, verdict: str
+) -> None:
+    seen = Snapshot(None, progress(state) if state else None, None)
+    assert assess(seen, silent_s, 1800, 600)[0] == verdict

@@ -299,3 +299,18 @@ def test_an_instance_of_the_ledger_is_known_by_its_id_when_name_and_tags_are_los
     post.cloud.instances[0].spec.update(name=name, tags=[])
     assert post.guard().round() == 0 and post.alive() == [False]
     assert post.words == ["deleting", "deleted"]
+
+
+def test_one_odd_answer_and_a_failed_second_look_delete_nothing(post: Post) -> None:
+    post.rent(known=True, self_delete=True, deadline=timedelta(hours=4))
+    change = {"auto_delete": {"date_threshold": "2026-01-01T00:00:00Z"}}
+    post.cloud.fault(INFO, "edit", times=1, change=lambda body: body | change)
+    post.cloud.fault(INFO, "status", times=None, skip=1, status=500)
+    assert post.guard().round() == 1 and post.alive() == [True]
+
+
+def test_an_instance_past_its_date_is_deleted_though_the_second_look_fails(post: Post) -> None:
+    post.rent(known=True, deadline=-timedelta(hours=1))
+    post.cloud.fault(INFO, "status", times=None, status=500)
+    post.guard().round()
+    assert post.alive() == [False]

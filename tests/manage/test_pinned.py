@@ -15,6 +15,7 @@ from nanolan.hub.client import Hub
 from nanolan.manage.pinned import bundle_checks, gate_checks, gpu_checks
 from nanolan.plan import Code, Fork
 from nanolan.redact import Secret
+from nanolan.run.record import PhaseReport
 from nanolan.run.remaining import Remaining, result_of
 from nanolan.sim.hub.server import HubServer
 from tests.support.box_fixtures import TOKEN, WRITERS
@@ -107,15 +108,15 @@ def test_the_gate_is_tested_on_the_last_proven_phase_before_anything_is_rented(
 ) -> None:
     extra = {"val_loss": 2.5} if phase == "sft" else {"val_bpb": 0.4}
     hub, plan, remaining = proven(server, phase, extra, {"gsm8k_acc": 0.2})
-    (check,) = gate_checks(hub, structs.replace(plan, gate=gate, evaluate="quick"), remaining)
+    (check,) = gate_checks(hub, structs.replace(plan, gate=gate, evaluate="quick"), remaining, {})
     assert (check.name, check.ok) == ("gate", ok) and says in check.text
 
 
 def test_without_a_gate_or_a_phase_before_it_there_is_nothing_to_test(server: HubServer) -> None:
     hub, plan, remaining = proven(server, "sft", {}, {})
-    assert gate_checks(hub, structs.replace(plan, gate=None), remaining) == ()
-    assert gate_checks(hub, PLAN, Remaining(("mid", "sft"))) == ()
-    (check,) = gate_checks(hub, PLAN, Remaining(("sft",)))
+    assert gate_checks(hub, structs.replace(plan, gate=None), remaining, {}) == ()
+    assert gate_checks(hub, PLAN, Remaining(("mid", "sft")), {}) == ()
+    (check,) = gate_checks(hub, PLAN, Remaining(("sft",)), {})
     assert check.ok is None and "no effect" in check.text
 
 
@@ -124,5 +125,13 @@ def test_a_phase_whose_measurements_cannot_be_read_does_not_pass_the_gate(
 ) -> None:
     hub, plan, remaining = proven(server, "sft", {"val_loss": 1.0}, {})
     server.fault("GET /me/", status=503, times=50)
-    (check,) = gate_checks(hub, structs.replace(plan, gate="val_loss<2"), remaining)
+    (check,) = gate_checks(hub, structs.replace(plan, gate="val_loss<2"), remaining, {})
     assert check.ok is False and "unavailable" in check.text
+
+
+def test_scores_that_are_only_in_the_runs_records_open_the_gate(server: HubServer) -> None:
+    hub, plan, remaining = proven(server, "mid", {"val_bpb": 0.4}, {})
+    gated = structs.replace(plan, gate="gsm8k_acc>0.05", evaluate="quick")
+    told = {"mid": PhaseReport("proven", measured={"gsm8k_acc": 0.2})}
+    assert [c.ok for c in gate_checks(hub, gated, remaining, {})] == [False]
+    assert [c.ok for c in gate_checks(hub, gated, remaining, told)] == [True]

@@ -24,7 +24,7 @@ from nanolan.sim.hub.server import HubServer
 from nanolan.sim.shadeform.server import ShadeformServer
 from nanolan.times import iso, now_utc
 from tests.support.box_fixtures import REPO, TOKEN, WRITERS
-from tests.support.core_fixtures import client, script, started, until
+from tests.support.core_fixtures import INFO, client, script, started, until
 from tests.support.stop_script_fixtures import (
     cloud,  # noqa: F401  # a fixture
     deleted,
@@ -345,3 +345,13 @@ def test_ctrl_c_while_it_deletes_says_that_the_machine_may_still_bill(
         r"stopped by Ctrl-C: instance \S+ \(\$33.60/h\) was being deleted.*just stop \S+ --now",
         said,
     )
+
+
+def test_one_odd_answer_deletes_no_instance_that_still_saves(
+    hub: HubServer, cloud: ShadeformServer, ledger: Ledger
+) -> None:
+    machine = Machine(hub, cloud, ledger, self_delete=False)
+    odd = {"auto_delete": {"date_threshold": "2026-01-01T00:00:00Z", "spend_threshold": "150.00"}}
+    cloud.fault(INFO, "edit", times=1, skip=2, change=lambda body: body | odd)
+    done = machine.stop("--yes", "--timeout=6s")
+    assert deleted(cloud) == [False] and "deleting its instance" not in done.stderr

@@ -31,6 +31,8 @@ ODD = [
     ("HF_HUB_DOWNLOAD_TIMEOUT", "-1"),
     ("HF_HUB_ETAG_TIMEOUT", "10s"),
     ("HF_ENDPOINT", "https://[hub"),
+    ("HF_ENDPOINT", "http://127.0.0.1:8o80"),
+    ("HF_ENDPOINT", "http://127.0.0.1:99999"),
     ("TQDM_MININTERVAL", "slow"),
     ("TQDM_NCOLS", "80.5"),
 ]

@@ -245,6 +245,12 @@ def test_the_time_in_the_name_holds_against_a_creation_that_does_not_fit_it(
         assert instance(name=name, created_at=None).created_at is None
 
 
+@pytest.mark.parametrize("stamp", ["00010101-0000", "99991231-2359", "20991231-0000"])
+def test_a_time_in_a_name_that_anybody_wrote_is_not_believed(stamp: str) -> None:
+    found = instance(name=f"lanbot-x-{stamp}-ab12cd34", created_at="2026-11-23T12:00:00Z")
+    assert found.created_at and iso(found.created_at) == "2026-11-23T12:00:00Z"
+
+
 @pytest.mark.parametrize(
     "name, tags, mine",
     [

@@ -230,7 +230,7 @@ class Attempt:
             check_served(optional_hub(self.box, SERVED_PATIENCE_S), proof, self.folder, tree)
         except BadAnswer:
             raise
-        except NanolanError as e:
+        except (NanolanError, OSError) as e:
             say(f"{self.target} is proven; its content could not be read back: {e}")
 
     def _proven_already(self) -> Proof | None:

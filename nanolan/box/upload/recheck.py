@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from nanolan.box.context import BoxRun, RunStopped, optional_hub, say
 from nanolan.box.upload.checkpoint import NOTE_PATIENCE_S, held, upload
-from nanolan.checkpoint.manifest import newest_whole
-from nanolan.errors import NanolanError
-from nanolan.hub.proof import Proof
+from nanolan.box.upload.scores import note_results
+from nanolan.checkpoint.evaluation import read_results
+from nanolan.checkpoint.manifest import MANIFEST, newest_whole, parse_manifest
+from nanolan.errors import BadAnswer, NanolanError, NotFound
+from nanolan.hub.client import Hub
+from nanolan.hub.proof import Proof, prove
 
 
 def prove_again(box: BoxRun) -> None:
@@ -14,12 +17,28 @@ def prove_again(box: BoxRun) -> None:
     deleted. Raises when one cannot be proven; a Hub that does not answer proves nothing against the old proof."""
     for proof in [p for p in box.proofs if p.manifest.final]:
         try:
-            there = held(box, proof.repo, proof.folder, optional_hub(box, NOTE_PATIENCE_S))
+            lost = _is_lost(box, optional_hub(box, NOTE_PATIENCE_S), proof)
         except NanolanError as e:
             say(f"{proof.folder} was proven and could not be looked at again: {e}")
             continue
-        if there is None or there.manifest.step < proof.manifest.step:
+        if lost:
             _upload_again(box, proof)
+
+
+def _is_lost(box: BoxRun, hub: Hub, proof: Proof) -> bool:
+    """Whether the Hub holds this result no more; one that another run or the user has replaced since is at its revision."""
+    there = held(box, proof.repo, proof.folder, hub)
+    if there and there.manifest.step >= proof.manifest.step:
+        return False
+    try:
+        manifest = parse_manifest(hub.read(proof.repo, f"{proof.folder}/{MANIFEST}"))
+        if manifest.run_id == proof.manifest.run_id:
+            return True
+        prove(hub.tree(proof.repo, revision=proof.revision), proof.folder, proof.manifest)
+    except (NotFound, BadAnswer):
+        return True
+    say(f"{proof.folder} is that of run {manifest.run_id} now; ours is at {proof.revision[:8]}")
+    return False
 
 
 def prove_the_rest_again(box: BoxRun) -> None:
@@ -36,6 +55,8 @@ def _upload_again(box: BoxRun, proof: Proof) -> None:
     box.proofs.remove(proof)
     if found := newest_whole(box.out_dir(phase), phase, final=True):
         upload(box, phase, *found)
+        if results := read_results(box.evaluation(phase)):
+            note_results(box, phase, *found, results)
     else:
         box.unsaved.append(f"{phase} step {proof.manifest.step} (it left the Hub)")
         raise RunStopped("upload_failed", f"{proof.folder} left the Hub, and is not whole here")

@@ -12,7 +12,7 @@ import pytest
 from nanolan.box.context import RunStopped
 from nanolan.box.upload.checkpoint import upload
 from nanolan.box.upload.recheck import prove_again
-from nanolan.checkpoint.manifest import newest_whole
+from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
 from nanolan.errors import Unreachable
 from nanolan.hub.transfer import Job
 from nanolan.sim.hub.server import HubServer
@@ -144,3 +144,29 @@ def test_a_hub_that_does_not_answer_takes_no_proof_back(tmp_path: Path, hub: Hub
     hub.fault("GET .*", "status", status=503, times=10**6)
     prove_again(box)
     assert len(box.proofs) == 1 and len(box.sent) == 1 and box.deps.clock() < 600
+
+
+def test_what_another_run_has_put_there_since_stays(tmp_path: Path, hub: HubServer) -> None:
+    box = machine(tmp_path, hub)
+    trained(box, "sft")
+    send(box)
+    data = b"a newer model of another run"
+    entries = (hash_bytes("model_000900.pt", data),)
+    theirs = Manifest("ffffffff", "sft", 900, entries, final=True).to_json().encode()
+    hub.put(REPO, {f"{SFT}/model_000900.pt": data, f"{SFT}/{MANIFEST}": theirs})
+    prove_again(box)
+    assert hub.read(REPO, f"{SFT}/{MANIFEST}") == theirs and len(box.sent) == 1
+    assert len(box.proofs) == 1, "ours is at its revision"
+
+
+def test_scores_go_along_when_a_result_is_uploaded_again(tmp_path: Path, hub: HubServer) -> None:
+    box = machine(tmp_path, hub)
+    trained(box, "sft")
+    send(box)
+    place = box.evaluation("sft")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text('{"gsm8k_acc": 0.2}')
+    hub.put(REPO, {}, delete=SFT)
+    prove_again(box)
+    assert box.heartbeat.phases["sft"].measured["gsm8k_acc"] == 0.2
+    assert b"gsm8k_acc" in hub.read(REPO, f"{SFT}/meta_000005.json")
