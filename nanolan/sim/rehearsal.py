@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from nanolan.hub.client import Hub
 from nanolan.redact import Secret
 from nanolan.run.ledger import Ledger
+from nanolan.run.presence import QUIET_LOCAL_S, QUIET_S, REPORTS
 from nanolan.settings.load import load_settings
 from nanolan.settings.settings import ROOT
 from nanolan.shadeform.client import Shadeform
@@ -107,7 +108,7 @@ def rehearse(
 
     with guarding(world) if keyless(words) else nullcontext():
         code = run(world, ["launch.py", "--yes", "--json", *words], listen, quiet)
-        view = newest(world)
+        view = settled(world, hear)
         if scenario and scenario.resume and view and view.resumable:
             hear(f"{'':20} rehearsal: {view.state}; just resume {view.entry.plan.run_id}")
             code = run(world, ["resume.py", "--yes", "--json"], listen, quiet)
@@ -235,6 +236,20 @@ def newest(world: World) -> RunView | None:
     hub = Hub(world.hub.url, Secret(world.env()["HF_TOKEN"]))
     api, entries = Shadeform(Secret(world.cloud.key), world.cloud.url), ledger.entries()
     return look(ledger, entries[:1], api, lambda _: hub).runs[0] if entries else None
+
+
+def settled(world: World, hear: Hear) -> RunView | None:
+    """The newest run, once an instance that vanished has not reported for so long that it counts as gone."""
+    view = newest(world)
+    if view and view.unknown.startswith(REPORTS):
+        hear(
+            f"{'':20} rehearsal: not listed, but it reported just now; it counts as gone after {QUIET_LOCAL_S:.0f} s "
+            f"without a report ({QUIET_S / 60:.0f} minutes on a real account)"
+        )
+    while view and view.unknown.startswith(REPORTS):
+        time.sleep(POLL_S)
+        view = newest(world)
+    return view
 
 
 def what_is_saved(world: World, view: RunView) -> tuple[str, int]:
