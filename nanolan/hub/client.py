@@ -124,6 +124,7 @@ class Hub:
         clock: Callable[[], float] = time.monotonic,
         api: Any = None,
         get: Callable[..., Any] | None = None,
+        stream: Callable[..., Any] | None = None,
         insist: bool = False,
         on_trouble: Callable[[str], object] = lambda why: None,
         bars: bool = False,
@@ -141,6 +142,9 @@ class Hub:
             draw_no_bars()
         self.api = api or HfApi(endpoint=self.endpoint, token=self._raw_token)
         self._get = get or get_small
+        self._stream = stream or (
+            lambda url, headers: get_session().stream("GET", url, headers=headers)
+        )
 
     def tree(self, repo: str, kind: str = "model", revision: str | None = None) -> Tree:
         """Revision and every file of a repo, in one request; NotFound if the repo does not exist."""
@@ -206,7 +210,7 @@ class Hub:
         }
 
         def get() -> bytes:
-            with get_session().stream("GET", url, headers=headers) as answer:
+            with self._stream(url, headers) as answer:
                 if answer.status_code == SHORTER:
                     raise NotFound(f"{repo}/{path} has no byte {start}")
                 answer.raise_for_status()

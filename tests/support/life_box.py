@@ -268,7 +268,9 @@ class Box:
 
     def deps(self) -> BoxDeps:
         c, w = self.clock, self.world
-        hub = partial(Hub, sleep=c.sleep, clock=c.monotonic, api=w.hub, get=w.hub.get)
+        hub = partial(
+            Hub, sleep=c.sleep, clock=c.monotonic, api=w.hub, get=w.hub.get, stream=w.hub.stream
+        )
         return BoxDeps(
             trainer=partial(run_trainer, self),
             kill=self.kill_trainers,

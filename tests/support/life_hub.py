@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
@@ -144,6 +145,23 @@ class MemoryHub:
             )
 
         return self._call("get", repo, find)
+
+    @contextmanager
+    def stream(self, url: str, headers: Mapping[str, str]) -> Iterator[SimpleNamespace]:
+        """A part of a file."""
+        found = self.get(url)
+        start, end = map(int, headers["Range"].removeprefix("bytes=").split("-"))
+
+        def raise_for_status() -> None:
+            if found.status_code != 200:
+                raise EntryNotFoundError("no such file", response=_response(404))
+
+        yield SimpleNamespace(
+            status_code=206,
+            raise_for_status=raise_for_status,
+            iter_bytes=lambda *_: iter([found.content[start : end + 1]]),
+            headers={},
+        )
 
     # ---- inside
 
