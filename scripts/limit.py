@@ -17,9 +17,9 @@ from nanolan.cli.command import KeyValueCommand, run, setting_options
 from nanolan.cli.run import ACCOUNT, agree, open_account, owner_option, say
 
 if TYPE_CHECKING:
+    from nanolan.cli.run import Account
     from nanolan.plan import Plan
     from nanolan.run.ledger import Entry
-    from nanolan.shadeform.client import Shadeform
     from nanolan.shadeform.models import Instance
 
 
@@ -48,7 +48,7 @@ def limit(
 
         job = ManagedJob.of(account, entry, click.echo, lambda text: agree(yes, text, "changed"))
         return limit_job(job, cents, duration(max_duration) if max_duration else None)
-    instance = billing_instance(account.api, entry)
+    instance = billing_instance(account, entry)
     earlier = sum(a.spent_cents or 0 for a in entry.earlier)
     plan = with_limit(
         entry.plan,
@@ -77,20 +77,21 @@ def read_words(words: tuple[str, ...]) -> tuple[str | None, int]:
     return (words[0] if len(words) == 2 else None), parse_limit(words[-1])
 
 
-def billing_instance(api: Shadeform, entry: Entry) -> Instance:
-    """The run's instance; UsageProblem when none bills any more."""
+def billing_instance(account: Account, entry: Entry) -> Instance:
+    """The run's instance; UsageProblem when none bills any more, MayBeBilling when that is unknown."""
     from nanolan.errors import MayBeBilling, UsageProblem
     from nanolan.run.presence import of_attempt, presence, unknown_text
+    from nanolan.status.status import look
     from nanolan.times import now_utc
 
-    plan = entry.plan
+    plan, api = entry.plan, account.api
     there = presence(api.info, entry, api.instances(), now_utc())
     mine = [i for i in there.billing if of_attempt(entry, i)]
-    if not mine and there.unknown:
-        raise MayBeBilling(
-            f"run {plan.run_id}: {unknown_text(entry, there.unknown)}; its limit was not changed"
-        )
-    if not mine:
+    if not mine:  # its box may report nevertheless
+        view = look(account.ledger, [entry], api, lambda _: account.hub(entry)).runs[0]
+        if unknown := view.unknown or there.unknown:
+            text = unknown_text(entry, unknown)
+            raise MayBeBilling(f"run {plan.run_id}: {text}; its limit was not changed")
         raise UsageProblem(
             f"run {plan.run_id} has no instance (any more), so its limit cannot be changed. To continue it: "
             f"just resume {plan.run_id} spend-limit=DOLLARS"

@@ -13,7 +13,13 @@ from tests.support.world_fixtures import one_world, world  # noqa: F401  # fixtu
 
 
 @pytest.mark.parametrize(
-    "words", [("stop", "--now", "--yes"), ("resume", "--no-wait", "--yes"), ("check_status",)]
+    "words",
+    [
+        ("stop", "--now", "--yes"),
+        ("resume", "--no-wait", "--yes"),
+        ("limit", "60", "--yes"),
+        ("check_status",),
+    ],
 )
 def test_it_is_unknown_and_nothing_is_rented(world: World, words: tuple[str, ...]) -> None:
     plan = launched(world)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from nanolan.box.context import BoxDeps, BoxRun
-from nanolan.checkpoint.manifest import save_whole
+from nanolan.box.upload.checkpoint import upload
+from nanolan.checkpoint.manifest import newest_whole, save_whole
 from nanolan.errors import Unreachable
 from nanolan.hub.client import Hub
 from nanolan.hub.transfer import Job
@@ -17,7 +20,7 @@ from nanolan.redact import Secret
 from nanolan.run.record import PhaseReport
 from nanolan.sim.hub.server import HubServer
 from nanolan.times import iso, parse_time
-from tests.support.box_fixtures import TOKEN
+from tests.support.box_fixtures import REPO, TOKEN, WRITERS
 from tests.support.core_fixtures import a_plan
 
 BORN = parse_time("2026-11-24T12:00:00Z")
@@ -120,6 +123,21 @@ def machine(
     for folder in (m.state, m.work):
         folder.mkdir(parents=True, exist_ok=True)
     return m
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    """A Hub with the repo of results."""
+    with HubServer(tmp_path / "hub", tokens=WRITERS) as server:
+        server.put(REPO, {"README.md": b"mine"})
+        yield server
+
+
+def send(box: BoxRun, phase: str = "sft") -> None:
+    """Upload the newest whole step and prove it."""
+    found = newest_whole(box.out_dir(phase), phase)
+    assert found
+    upload(box, phase, *found)
 
 
 def trained(box: BoxRun, phase: str, step: int = 5, final: bool = True, size: int = 100) -> None:

@@ -6,14 +6,13 @@ import base64
 import errno
 import json
 import resource
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nanolan.box.context import BoxRun
-from nanolan.box.upload.checkpoint import NOTE_PATIENCE_S, frozen_copy, save, save_the_rest, upload
+from nanolan.box.upload.checkpoint import NOTE_PATIENCE_S, frozen_copy, save, save_the_rest
 from nanolan.box.upload.states import StateUploads, remove_states
 from nanolan.checkpoint.evaluation import meta_name
 from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
@@ -21,23 +20,10 @@ from nanolan.errors import Unreachable
 from nanolan.redact import Secret
 from nanolan.run.record import StopReason
 from nanolan.sim.hub.server import HubServer
-from tests.support.box_fixtures import REPO, WRITERS
-from tests.support.saver_fixtures import machine, trained
+from tests.support.box_fixtures import REPO
+from tests.support.saver_fixtures import hub, machine, send, trained  # noqa: F401  # hub: a fixture
 
 SFT = "chatsft_checkpoints/d20"
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[HubServer]:
-    with HubServer(tmp_path / "hub", tokens=WRITERS) as server:
-        server.put(REPO, {"README.md": b"mine"})
-        yield server
-
-
-def send(box: BoxRun, phase: str = "sft") -> None:
-    found = newest_whole(box.out_dir(phase), phase)
-    assert found
-    upload(box, phase, *found)
 
 
 def sent(box: BoxRun) -> int:

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nanolan.box.context import RunStopped
-from nanolan.box.upload.checkpoint import upload
 from nanolan.box.upload.recheck import prove_again
-from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes, newest_whole
+from nanolan.checkpoint.manifest import MANIFEST, Manifest, hash_bytes
 from nanolan.errors import Unreachable
 from nanolan.hub.transfer import Job
 from nanolan.sim.hub.server import HubServer
-from tests.support.box_fixtures import REPO, WRITERS
-from tests.support.saver_fixtures import machine, trained
+from tests.support.box_fixtures import REPO
+from tests.support.saver_fixtures import hub, machine, send, trained  # noqa: F401  # hub: a fixture
 
 SFT = "chatsft_checkpoints/d20"
 MODEL = f"{SFT}/model_000005.pt"
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[HubServer]:
-    with HubServer(tmp_path / "hub", tokens=WRITERS) as server:
-        server.put(REPO, {"README.md": b"mine"})
-        yield server
-
-
-def send(box: Any) -> None:
-    found = newest_whole(box.out_dir("sft"), "sft")
-    assert found
-    upload(box, "sft", *found)
 
 
 def content(hub: HubServer) -> Path:
